@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -21,6 +22,23 @@ PARTS = ("embodiment_descriptions", "qwen_vla_control", "qwen_vla")
 NEEDS_MORE = re.compile(r"examples/|docs/|config/controllers|_msgs\.msg import|from rcl_interfaces")
 # What may be installed, in the versions that everything else here is tested with, where a part asks for it.
 CONSTRAINTS = ("--constraint", REPOSITORY / "requirements.lock")
+
+# What users write.
+ROBOT_SIDE_CODE = """
+from embodiment_descriptions import load_robot
+from qwen_vla_control.gate import gate_of
+
+robot = load_robot("widowx")
+gate_of(robot)
+reveal_type(robot.channel_names)
+"""
+MODEL_CODE = """
+from qwen_vla import Observation, Policy
+
+
+def act(policy: Policy, observation: Observation) -> None:
+    reveal_type(policy.infer(observation))
+"""
 
 
 class Installation:
@@ -42,6 +60,15 @@ class Installation:
         command = [self.bin / program, *map(str, arguments)]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+        return done.stdout
+
+    def check_types(self, code: str) -> str:
+        """What pyright of this repository says of a user's file; an error if it is not clean."""
+        file = self.folder / "user.py"
+        file.write_text(code)
+        command = [Path(sys.executable).with_name("pyright"), "--pythonpath", self.bin / "python", file]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
         return done.stdout
 
     def test(self, part: str) -> str:
@@ -76,6 +103,8 @@ def test_nothing_comes_from_the_repository_and_types_are_told(robot_side: Instal
         assert file.is_relative_to(robot_side.folder) and (file.parent / "py.typed").is_file()
     installed = robot_side.run("pip", "list").lower()
     assert "torch" not in installed and "rclpy" not in installed
+    told = robot_side.check_types(ROBOT_SIDE_CODE)
+    assert 'Type of "robot.channel_names" is "tuple[str, ...]"' in told
 
 
 @pytest.mark.slow
@@ -85,5 +114,7 @@ def test_the_model_library_predicts_and_its_commands_run(tmp_path: Path) -> None
     assert "qwen-vla 0." in whole.run("qwen-vla", "--version")
     assert "demo" not in whole.run("qwen-vla", "--help"), "it needs ROS"
     checkpoint = REPOSITORY / "checkpoints" / "tiny"
-    code = f"from qwen_vla import Policy; print(Policy.from_pretrained({str(checkpoint)!r}, 'widowx'))"
+    code = f"from qwen_vla import Policy; print(Policy.from_pretrained({str(checkpoint)!r}, embodiment='widowx'))"
     assert "Policy" in whole.run("python", "-c", code)
+    told = whole.check_types(MODEL_CODE)
+    assert 'Type of "policy.infer(observation)" is "ActionChunk"' in told

@@ -217,8 +217,9 @@ def backbone_in_every_step(policy: Policy, observation: Observation, plain: bool
     """
     model = policy.model
     views = {tag: observation.images[tag] for tag in policy.camera_tags}
-    batch = policy.processor([policy.prompt(observation.instruction)], [views] if views else None)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    inputs = policy.processor([policy.prompt(observation.instruction)], [views] if views else None)
+    # Any: transformers names types of tensors that no tensor has.
+    batch: dict[str, Any] = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     mask = policy.action_mask.to(model.device).bool()
     y = model._noise(mask, model.dtype, torch.Generator().manual_seed(seed))
     times = tau_grid(policy.euler_steps).tolist()
@@ -310,7 +311,7 @@ def _parts(policy: Policy, observation: Observation, steps: int) -> list[Part]:
     batch = policy.processor([policy.prompt(observation.instruction)], images)
     positions = model.positions(batch["input_ids"], None, batch.get("image_grid_thw")).to(device)
     length = batch["input_ids"].shape[1]
-    hidden = torch.empty(1, length, model.config.vlm_config.text_config.hidden_size, device=device, dtype=model.dtype)
+    hidden = torch.empty(1, length, model.config.text.hidden_size, device=device, dtype=model.dtype)
     mask = policy.action_mask.to(device).bool()
     noise = torch.empty(mask.shape, device=device, dtype=model.dtype)
     valid, all_steps = torch.ones(1, length, device=device), torch.ones(mask.shape[:2], dtype=torch.bool)
@@ -424,8 +425,9 @@ def _policy_of(options: BenchmarkOptions) -> Policy:
     o = options
     if o.checkpoint is None:
         return untrained_policy(o.preset, o.device, o.images, o.accelerate, o.quantize)
-    kinds = {"accelerate": o.accelerate, "quantize": o.quantize}
-    return Policy.from_pretrained(o.checkpoint, device=o.device, embodiment=o.robot, **kinds)
+    return Policy.from_pretrained(
+        o.checkpoint, device=o.device, embodiment=o.robot, accelerate=o.accelerate, quantize=o.quantize
+    )
 
 
 def synthetic_observation(policy: Policy, instruction: str = INSTRUCTION) -> Observation:
@@ -471,7 +473,7 @@ def _fill_zeros(model: QwenVLAModel) -> None:
     """Replace zero weights: a new expert's velocity is zero for any input, so computations could not be compared."""
     expert = model.action_expert
     for layer in (expert.out_modulation, expert.action_out[-1], *(block.modulation for block in expert.blocks)):
-        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.normal_(layer.get_parameter("weight"), std=0.02)
 
 
 def _device_name(device: str) -> str:

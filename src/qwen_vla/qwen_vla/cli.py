@@ -75,15 +75,16 @@ class Describe:
             raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed for {self.robot!r}")
         print(describe(embodiment, self.instruction))
         if self.write:
-            self._write(embodiment)
+            self._write(self.write, embodiment)
         return 0
 
-    def _write(self, embodiment: Embodiment) -> None:
+    @staticmethod
+    def _write(path: Path, embodiment: Embodiment) -> None:
         from embodiment_descriptions.guess.yaml_text import guessed_yaml
         from qwen_vla.output_files import write_text
 
-        write_text(self.write, guessed_yaml(embodiment))
-        print(f"wrote {self.write}; place it beside the URDF, and check it against its comments", file=sys.stderr)
+        write_text(path, guessed_yaml(embodiment))
+        print(f"wrote {path}; place it beside the URDF, and check it against its comments", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Collect(Collection):
 
     suite: tyro.conf.Positional[str]
     """Task suite, e.g. widowx; a recipe; or `motions`: synthetic arm motions with instructions, without images."""
-    out: Path | None = None
+    out: Path | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  # checked by `_folder`
     """Folder of the dataset; a recipe names its own."""
     workers: int = CORES
     """Parallel simulators."""
@@ -141,15 +142,20 @@ class Collect(Collection):
 
         self._refuse_options_but({"out", "episodes", "seed", "robot", "config", "rate_hz"}, "motions")
         robot = choose_robot(self.robot, self.config)
-        return MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz).write()
+        return MotionFiles(self._folder(), robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz).write()
 
     def _refuse_options_but(self, meant: set[str], what: str) -> None:
         """ValueError for options that do not apply to what is collected, and for a missing folder."""
         for field in fields(self)[1:]:
             if field.name not in meant and getattr(self, field.name) != field.default:
                 raise ValueError(f"--{field.name.replace('_', '-')} does not apply to {what}")
-        if "out" in meant and self.out is None:
+        if "out" in meant:
+            self._folder()
+
+    def _folder(self) -> Path:
+        if self.out is None:
             raise ValueError("--out is missing; name the folder of the dataset")
+        return self.out
 
 
 @dataclass(frozen=True)
@@ -248,9 +254,12 @@ class Train:
         from qwen_vla.training.recipe_files import check_inputs, load_recipe
 
         recipe = load_recipe(self.recipe)
-        if recipe.stage == "rl" and (self.batch_size or self.device != "auto"):
-            raise RecipeError(f"{self.recipe}: --batch-size and --device are for supervised stages, not for stage rl")
-        if self.batch_size:
+        if recipe.stage == "rl":
+            if self.batch_size or self.device != "auto":
+                raise RecipeError(
+                    f"{self.recipe}: --batch-size and --device are for supervised stages, not for stage rl"
+                )
+        elif self.batch_size:
             recipe = with_batch_size(recipe, self.batch_size)
         if self.plan:
             return self._plan(recipe)
@@ -438,7 +447,7 @@ def _added_commands() -> dict[str, type]:
     return found
 
 
-def _choice(name: str, command: type) -> type:
+def _choice(name: str, command: type) -> Any:
     """The command for tyro's list of sub-commands, with its first paragraph only; its own help has the full text."""
     chosen = name in sys.argv[1:2]
     description = None if chosen else (command.__doc__ or "").split("\n\n")[0]

@@ -39,7 +39,7 @@ def inspect(
         if png and inspection.recording:
             from qwen_vla.data.inspection.picture import draw
 
-            draw(png, inspection, MAKER)
+            draw(png, inspection.recording, inspection.findings.cameras, MAKER)
         return inspection.findings
     if robot or instruction or png:
         raise ValueError(f"{path}: --robot, --instruction and --png are for recordings of a robot")

@@ -10,6 +10,7 @@ Commands check this before any work begins. How results are then written is in `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -175,9 +176,8 @@ def _resolved(path: Path) -> Path:
     """The absolute path with links resolved; OutputRefused if it cannot be that of a file."""
     try:
         place = path.resolve()
-        os.lstat(place.parent / temporary_name(place))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return place
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(place.parent / temporary_name(place))
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null byte
         raise OutputRefused(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return place

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-State, Item, Result = TypeVar("State"), TypeVar("Item"), TypeVar("Result")
+State = TypeVar("State")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class WorkerError(RuntimeError):
@@ -58,8 +60,9 @@ def start_worker() -> None:
 
 def _end_with_parent() -> None:
     """Exit when the caller was killed; workers would wait for it forever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if (caller := multiprocessing.parent_process()) is not None:
+        caller.join()
+        os._exit(1)
 
 
 def _work(prepare: Callable[[], State], work: Callable[[State, Item], Result], item: Item) -> Result:

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
+    import gymnasium
     import numpy as np
 
     from embodiment_descriptions import Embodiment
@@ -36,6 +37,8 @@ class Env(Protocol):
     period: float
     render_size: tuple[int, int] | None
 
+    @property
+    def observation_space(self) -> gymnasium.Space: ...
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]: ...
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]: ...
     def close(self) -> None: ...

@@ -265,6 +265,15 @@ def test_what_is_no_place_for_a_file_is_refused_with_the_reason(here, path, reas
             check_file(Path(path), overwrite=overwrite)
 
 
+def test_a_path_from_a_folder_that_is_gone_is_refused(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(OutputRefused, match="cannot be written: No such file"):
+        check_file(Path("result.json"), overwrite=False)
+
+
 def test_a_link_is_judged_by_what_it_points_to(here):
     Path("mine.json").symlink_to("notes.txt")
     with pytest.raises(OutputRefused, match="mine.json was not made by"):

@@ -7,10 +7,14 @@ so the class names them as "module:attribute", and `make_part` imports one when 
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from embodiment_descriptions.schema import Name, Strict
 
+if TYPE_CHECKING:
+    Kind = Any  # each kind narrows it to the Literal of its name, which type checkers allow of Any only
+else:
+    Kind = str
 Part = Literal["ros_side", "recorded", "simulated"]
 PARTS: dict[Part, str] = {
     "ros_side": "ROS side",
@@ -44,7 +48,7 @@ class CommandInterface(Strict):
     recorded: ClassVar[str] = ""
     simulated: ClassVar[str] = ""
 
-    backend: Any  # each kind narrows it to the Literal of its name
+    backend: Kind
 
     @property
     def endpoint(self) -> str:

@@ -28,6 +28,10 @@ class Row:
     seed: int
 
 
+# The members of each task (positions in `training`), and the tasks' cumulative probabilities.
+Chances = tuple[list[np.ndarray], np.ndarray]
+
+
 class Mixture:
     """Draws mini-batches of `batch_size` rows with a fixed share for every source.
 
@@ -52,7 +56,7 @@ class Mixture:
         """The rows of the global batch of `step`, in an order that mixes the sources."""
         rng = np.random.default_rng([self.seed, step])
         numbers = np.repeat(np.arange(len(self.sources)), self.counts(step))
-        indices = [self._draw(number, rng) for number in numbers]
+        indices = [self._draw(number, rng) for number in numbers.tolist()]
         seeds = rng.integers(2**63, size=self.batch_size)
         order = rng.permutation(self.batch_size)
         return [Row(int(numbers[i]), int(indices[i]), int(seeds[i])) for i in order]
@@ -81,15 +85,18 @@ class Mixture:
     def _draw(self, number: int, rng: np.random.Generator) -> int:
         source, chances = self.sources[number], self._chances[number]
         if chances is None:
-            return source.training[rng.integers(len(source.training))]
+            return int(source.training[rng.integers(len(source.training))])
         tasks, cumulative = chances
         members = tasks[np.searchsorted(cumulative, rng.random(), side="right")]
-        return source.training[members[rng.integers(len(members))]]
+        return int(source.training[members[rng.integers(len(members))]])
 
 
-def _shares(sources: list[SampleSource], weights: np.ndarray, balance: Balance):
+def _shares(
+    sources: list[SampleSource], weights: np.ndarray, balance: Balance
+) -> tuple[np.ndarray, list[Chances | None]]:
     """Share of every source, and per source None (uniform over its indices) or its tasks with their probabilities."""
-    shares, chances = weights / weights.sum(), [None] * len(sources)
+    shares: np.ndarray = weights / weights.sum()
+    chances: list[Chances | None] = [None] * len(sources)
     if balance == "weights":
         return shares, chances
     robots = [number for number, source in enumerate(sources) if source.statistics]
@@ -104,7 +111,7 @@ def _shares(sources: list[SampleSource], weights: np.ndarray, balance: Balance):
     return shares, chances
 
 
-def _over_tasks(sources: list[SampleSource]):
+def _over_tasks(sources: list[SampleSource]) -> list[tuple[float, Chances]]:
     """Per source of one embodiment, its share and (tasks, cumulative shares): uniform over tasks, then over indices."""
     grouped = [_by_task(source) for source in sources]
     total: dict[object, int] = {}

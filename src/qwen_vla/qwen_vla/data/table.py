@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class SampleTable:
         columns = [*(frames.frames for frames in self.images.values()), self.actions, self.states]
         columns += list(vars(self.labels).values()) if self.labels is not None else []
         return sum(column.nbytes for column in columns if column is not None)
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A source that also offers its training samples as columns; None where they do not suffice."""
+
+    def table(self) -> SampleTable | None: ...
 
 
 def uniforms(seeds: np.ndarray, count: int) -> np.ndarray:

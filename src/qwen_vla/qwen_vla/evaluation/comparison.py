@@ -80,6 +80,6 @@ def alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[Evaluati
 
 
 def _difference(task: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
-    samples = [(entry["successes"], entry["episodes"]) for entry in (first, second)]
+    before, after = ((int(entry["successes"]), int(entry["episodes"])) for entry in (first, second))
     difference = second["success_rate"] - first["success_rate"]
-    return Difference(task, *samples, difference, newcombe_interval(*samples))
+    return Difference(task, before, after, difference, newcombe_interval(before, after))

@@ -140,7 +140,7 @@ def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, 
             observation, _, success, truncated, info = env.step(action)
             if success or truncated:
                 return observation, info, truncated
-            if looks:
+            if looks and film is not None:
                 film.add(env, observation, film.looks[-1].remark)
         env.render_size = size
         observation, _, _, truncated, info = env.step(path[-1])

@@ -39,7 +39,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
         write_sheet(options.sheet, title_of(summary), episodes)
     if options.videos:
-        _write_videos(options, rows)
+        _write_videos(options.videos, options, rows)
     return summary
 
 
@@ -104,9 +104,9 @@ def _play_all(options: EvaluateOptions, kept: PartialResults) -> list[Played]:
     return [kept.played[seed] for seed in seeds]
 
 
-def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
+def _write_videos(folder: Path, options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
     """Rerun and record the first episode of every category, so that recording costs no time elsewhere."""
-    claim_folder(options.videos, VIDEOS)
+    claim_folder(folder, VIDEOS)
     first: dict[str, EpisodeRow] = {}
     for row in rows:
         first.setdefault(row.category, row)
@@ -147,6 +147,8 @@ class _Player:
         """One episode as a video, named by its category."""
         from qwen_vla.evaluation.videos import frame_step, write_video
 
+        if self.options.videos is None:
+            raise ValueError("there is no folder for videos; give one with --videos")
         film = Film(every=frame_step(self.env.period))
         row = self._run(seed, film)
         write_video(self.options.videos, film, row, self.env.period)

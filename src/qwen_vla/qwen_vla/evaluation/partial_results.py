@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import Base64Bytes, BaseModel, ValidationError
 
@@ -44,19 +44,19 @@ class PartialResults:
         self.path = part_of(result) if result else None
         self.played: dict[int, Played] = {}
         self._conditions = {"suite": suite, **conditions, "files": _versions(checkpoint)}
-        self._file = None
+        self._file: TextIO | None = None
 
     def __enter__(self) -> PartialResults:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
-                self._read()
-            self._rewrite()
+                self._read(self.path)
+            self._rewrite(self.path)
             self._file = self.path.open("a", buffering=1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_exc) -> None:
-        if not self._file:
+        if self._file is None or self.path is None:
             return
         with disk_full_named(self.path):
             self._file.close()
@@ -71,17 +71,17 @@ class PartialResults:
 
     def add(self, episode: Played) -> None:
         self.played[episode.row.seed] = episode
-        if self._file:
+        if self._file is not None and self.path is not None:
             with disk_full_named(self.path):
                 self._file.write(_to_line(episode))
 
-    def _read(self) -> None:
-        lines = list(_complete_lines(self.path))
+    def _read(self, path: Path) -> None:
+        lines = list(_complete_lines(path))
         if not _keeps_episodes(lines):
-            raise ValueError(f"{self.path} is not an interrupted evaluation; move it, or write to another --json")
+            raise ValueError(f"{path} is not an interrupted evaluation; move it, or write to another --json")
         if differing := _differing(lines[0], self._conditions):
             raise ValueError(
-                f"{self.path} is an interrupted evaluation with another {', '.join(differing)}; finish it, "
+                f"{path} is an interrupted evaluation with another {', '.join(differing)}; finish it, "
                 "remove the file, or write to another --json"
             )
         for number, line in enumerate(lines[1:], 2):
@@ -89,14 +89,14 @@ class PartialResults:
                 episode = EpisodeLine.model_validate(line)
             except ValidationError as error:
                 raise ValueError(
-                    f"{self.path}, line {number}: {as_text(error, 'the line')}; remove the file to evaluate again"
+                    f"{path}, line {number}: {as_text(error, 'the line')}; remove the file to evaluate again"
                 ) from error
             self.played[episode.row.seed] = Played(episode.row, episode.pictures)
 
-    def _rewrite(self) -> None:
+    def _rewrite(self, path: Path) -> None:
         """Drop an incomplete last line of an interruption, to which the next one would be appended."""
         lines = [json.dumps(self._conditions) + "\n", *map(_to_line, self.played.values())]
-        write_text(self.path, "".join(lines))
+        write_text(path, "".join(lines))
 
 
 def part_of(result: Path) -> Path:

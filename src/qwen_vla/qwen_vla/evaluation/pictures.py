@@ -18,7 +18,7 @@ GOOD, BAD = (70, 200, 110), (230, 80, 70)
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's built-in font, so that images look the same everywhere."""
     return ImageFont.load_default(size)
 

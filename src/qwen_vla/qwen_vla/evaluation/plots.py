@@ -20,7 +20,12 @@ COLORS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c2
 SUCCESS_COLOR, REST_COLOR = "#a9cdb1", "#6b7280"
 WIDTH = 8.0  # [in]
 ROW, FRAME = 0.3, 0.9  # [in] height of a row of a plot, and of its frame
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 9}
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.family": "sans-serif",
+    "font.size": 9,
+}
 
 
 def as_svg(figure: Figure) -> str:
@@ -47,7 +52,7 @@ def success_by_task(evaluations: Evaluations) -> Figure:
         _draw_rates(axes, places, found, _color(number), name)
     _finish_rates(axes, lines)
     if len(evaluations) > 1:
-        _legend_below(axes)
+        _legend_below(figure, axes)
     return figure
 
 
@@ -75,7 +80,7 @@ def success_by_step(evaluations: Evaluations) -> Figure:
         axes.fill_between(steps, 100 * ends[:, 0], 100 * ends[:, 1], color=_color(number), alpha=0.12, linewidth=0)
     axes.set(xlabel="training step", ylabel="success [%]", ylim=(-2, 102))
     axes.grid(alpha=0.3)
-    _legend_below(axes)
+    _legend_below(figure, axes)
     return figure
 
 
@@ -94,7 +99,7 @@ def failures(evaluations: Evaluations) -> Figure:
         left += shares
     axes.set(xlabel="episodes [%], with their number", xlim=(0, 100))
     _name_lines(axes, list(evaluations))
-    _legend_below(axes)
+    _legend_below(figure, axes)
     return figure
 
 
@@ -156,6 +161,6 @@ def _name_lines(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _legend_below(axes: Axes) -> None:
-    gap = 0.5 / axes.figure.get_figheight()  # [in] for the label of the axis
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    gap = 0.5 / figure.get_figheight()  # [in] for the label of the axis
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=3, frameon=False, fontsize=8)

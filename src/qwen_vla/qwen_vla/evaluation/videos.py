@@ -44,7 +44,8 @@ def frames(film: Film, row: EpisodeRow, step: float) -> Iterator[np.ndarray]:
     for look in _every(film, step):
         frame = _draw(look, row)
         yield frame
-    yield from [_card(frame, row)] * max(1, round(CARD_SECONDS / step))
+    if frame is not None:
+        yield from [_card(frame, row)] * max(1, round(CARD_SECONDS / step))
 
 
 def _every(film: Film, step: float) -> Iterator[Look]:
@@ -53,7 +54,8 @@ def _every(film: Film, step: float) -> Iterator[Look]:
     latest = None
     for tick in range(max(looks) + 1):
         latest = looks.get(tick, latest)
-        yield latest
+        if latest is not None:
+            yield latest
 
 
 def _draw(look: Look, row: EpisodeRow) -> np.ndarray:

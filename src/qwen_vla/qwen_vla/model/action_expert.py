@@ -7,7 +7,9 @@ flow time and the backbone's multi-section RoPE. There is no cross-attention and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -57,9 +59,9 @@ def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: fl
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1.0 + scale)
 
 
-def _last(x: torch.Tensor | None, count: int | None, dim: int) -> torch.Tensor | None:
+def _last(x: torch.Tensor, count: int | None, dim: int) -> torch.Tensor:
     """The last ``count`` entries along ``dim``; everything if there is nothing to select."""
-    if x is None or count is None or x.shape[dim] == 1:
+    if count is None or x.shape[dim] == 1:
         return x
     return x.narrow(dim, x.shape[dim] - count, count)
 
@@ -128,7 +130,8 @@ class DiTBlock(GradientCheckpointingLayer):
         key = _rotate(self.k_norm(key), cos, sin)
         if last is not None:
             x, query = x[:, length - last :], query[:, :, length - last :]
-            cos, sin, mask = cos[:, :, length - last :], sin[:, :, length - last :], _last(mask, last, dim=2)
+            cos, sin = cos[:, :, length - last :], sin[:, :, length - last :]
+            mask = None if mask is None else _last(mask, last, dim=2)
         query = _rotate(self.q_norm(query), cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return x, self.out(mixed.transpose(1, 2).reshape(batch, -1, width))
@@ -136,6 +139,13 @@ class DiTBlock(GradientCheckpointingLayer):
     def _heads(self, projected: torch.Tensor):
         batch, length, _ = projected.shape
         return projected.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class DiTBlocks(nn.ModuleList):
+    """The blocks of an expert, in order."""
+
+    def __iter__(self) -> Iterator[DiTBlock]:
+        return cast(Iterator[DiTBlock], super().__iter__())
 
 
 @dataclass
@@ -157,6 +167,21 @@ class ExpertContext:
             mask = mask.repeat_interleave(draws, 0)
         tokens, cos, sin = (t.repeat_interleave(draws, 0) for t in (self.tokens, self.cos, self.sin))
         return ExpertContext(tokens, cos, sin, mask, self.horizon)
+
+
+def _state_token(
+    layer: nn.Linear, state: torch.Tensor | None, state_mask: torch.Tensor | None, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The state as a token [B, 1, d] and whether each row has one [B, 1]; a zero token if it has none."""
+    batch = len(tokens)
+    if state is None:
+        state = tokens.new_zeros(batch, layer.in_features)
+        state_mask = torch.zeros(batch, dtype=torch.bool, device=tokens.device)
+    elif state_mask is None:
+        state_mask = torch.ones(batch, dtype=torch.bool, device=tokens.device)
+    present = state_mask.bool()[:, None]
+    token = layer(torch.where(present, state, 0.0).to(tokens.dtype))
+    return (token * present)[:, None], present
 
 
 class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
@@ -195,7 +220,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         self.action_in = nn.Sequential(
             nn.Linear(action_channels, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
-        self.blocks = nn.ModuleList(
+        self.blocks = DiTBlocks(
             DiTBlock(hidden_size, num_heads, intermediate_size, qk_norm, norm_eps) for _ in range(num_layers)
         )
         self.out_modulation = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
@@ -216,7 +241,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         for block in self.blocks:
             init.zeros_(block.modulation.weight)
         init.zeros_(self.out_modulation.weight)
-        init.zeros_(self.action_out[-1].weight)
+        init.zeros_(self.action_out[-1].get_parameter("weight"))
 
     def prepare_context(
         self,
@@ -242,31 +267,19 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         tokens = self.context_projection(hidden).masked_fill(~valid[..., None], 0.0)
         largest = position_ids.masked_fill(~valid, -1).amax(dim=(0, 2))
         if self.state_in is not None:
-            token, has_state = self._state_token(state, state_mask, tokens)
+            token, has_state = _state_token(self.state_in, state, state_mask, tokens)
             tokens, valid = torch.cat((tokens, token), dim=1), torch.cat((valid, has_state), dim=1)
             full = full and is_full(has_state)
         added, horizon = tokens.shape[1] - hidden.shape[1], step_mask.shape[1]
         steps = largest[:, None] + 1 + torch.arange(added + horizon, device=position_ids.device)
         positions = torch.cat((position_ids, steps.expand(3, -1, -1)), dim=2)
-        cos, sin = mrope_cos_sin(positions, self.config.rotary_dim, self.config.rope_theta, self.section)
+        cos, sin = mrope_cos_sin(positions, self.config["rotary_dim"], self.config["rope_theta"], self.section)
         # A mask costs attention speed; a single unpadded sample needs none.
         keys = None if full else torch.cat((valid, step_mask), dim=1)
-        mask = joint_mask(keys, tokens.shape[1], horizon, self.config.attention_pattern, tokens.device)
+        mask = joint_mask(keys, tokens.shape[1], horizon, self.config["attention_pattern"], tokens.device)
         if mask is not None:  # added to the scores in every block and step
             mask = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, -torch.inf)
         return ExpertContext(tokens, cos[:, None].to(tokens.dtype), sin[:, None].to(tokens.dtype), mask, horizon)
-
-    def _state_token(self, state, state_mask, tokens):
-        """The state as a token [B, 1, d] and whether each row has one [B, 1]; a zero token if it has none."""
-        batch = len(tokens)
-        if state is None:
-            state = tokens.new_zeros(batch, self.state_in.in_features)
-            state_mask = torch.zeros(batch, dtype=torch.bool, device=tokens.device)
-        elif state_mask is None:
-            state_mask = torch.ones(batch, dtype=torch.bool, device=tokens.device)
-        present = state_mask.bool()[:, None]
-        token = self.state_in(torch.where(present, state, 0.0).to(tokens.dtype))
-        return (token * present)[:, None], present
 
     def modulations(self, tau: torch.Tensor) -> list[torch.Tensor]:
         """AdaLN parameters for the flow times ``tau`` [N]: one [N, 1, 6d] per block, then the output's [N, 1, 2d]."""
@@ -294,7 +307,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
             last = horizon if index == len(self.blocks) - 1 else None
             x = block(x, modulations[index], context.cos, context.sin, context.mask, last)
         shift, scale = modulations[-1].chunk(2, dim=-1)
-        return self.action_out(_modulate(x[:, -horizon:], shift, scale, self.config.norm_eps))
+        return self.action_out(_modulate(x[:, -horizon:], shift, scale, self.config["norm_eps"]))
 
     def forward(
         self,

@@ -27,7 +27,7 @@ class AlignedWeights:
         costs one pass over the file (about a second for 1.3 GB). 16-bit weights stay views of the memory-mapped file:
         their products are the same at any address.
         """
-        loaded = super().from_pretrained(*arguments, **options)
+        loaded = super().from_pretrained(*arguments, **options)  # pyright: ignore[reportAttributeAccessIssue]  # a mixin
         align(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded
 

@@ -24,12 +24,12 @@ def chat_prompt(tokenizer: PreTrainedTokenizerFast, conversation: Conversation) 
     """
     text = tokenizer.apply_chat_template(
         [dict(message) for message in conversation.messages],
-        chat_template=tokenizer.chat_template or TEMPLATE,
+        chat_template=None if tokenizer.chat_template else TEMPLATE,
         tokenize=False,
         add_generation_prompt=True,
         enable_thinking=False,
     )
-    parts = text.split(IMAGE_TOKEN)
+    parts = str(text).split(IMAGE_TOKEN)
     if len(parts) != len(conversation.images) + 1:
         raise ValueError(
             f"the chat template of the checkpoint shows {len(parts) - 1} images of a conversation with "

@@ -7,21 +7,15 @@ One class, two scales: ``QwenVLAConfig.preset("tiny")`` runs and trains on two C
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.models.qwen3_5 import Qwen3_5Config
+from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5TextConfig, Qwen3_5VisionConfig
 
-from qwen_vla.model.checkpoint.config_file import (
-    ATTENTION_PATTERNS,
-    IMAGE_ORDERS,
-    PROPRIOCEPTION,
-    TAU_DIRECTIONS,
-    TAU_DISTRIBUTIONS,
-    ConfigFile,
-    allowed_keys,
-)
+from qwen_vla.model.checkpoint.config_file import CHOICES, ConfigFile, allowed_keys
+
+Part = TypeVar("Part", bound=PreTrainedConfig)
 
 
 @strict
@@ -64,8 +58,8 @@ class ActionExpertConfig(PreTrainedConfig):
 class QwenVLAConfig(PreTrainedConfig):
     """The full configuration of a Qwen-VLA.
 
-    vlm_config: transformers' ``Qwen3_5Config`` (text and vision tower).
-    expert_config: ``ActionExpertConfig``.
+    vlm_config: transformers' ``Qwen3_5Config`` (text and vision tower), or its fields; read it as ``backbone``.
+    expert_config: ``ActionExpertConfig``, or its fields; read it as ``expert``.
     horizon: H, steps of the unified action tensor (§2.4); K is ``expert_config.action_channels``.
     image_size: side in pixels to which every camera image is resampled. [open] in the paper.
     image_order: whether camera images follow or precede the instruction text. [open]; ``after_text`` lets causal
@@ -127,9 +121,37 @@ class QwenVLAConfig(PreTrainedConfig):
         return super().from_dict(allowed_keys(config_dict, ConfigFile), **kwargs)
 
     @property
+    def backbone(self) -> Qwen3_5Config:
+        """`vlm_config`, which may be given as a dictionary, but is none afterwards."""
+        return of_class(Qwen3_5Config, self.vlm_config)
+
+    @property
+    def text(self) -> Qwen3_5TextConfig:
+        """The text tower of the backbone."""
+        return of_class(Qwen3_5TextConfig, self.backbone.text_config)
+
+    @property
+    def vision(self) -> Qwen3_5VisionConfig:
+        """The vision tower of the backbone."""
+        return of_class(Qwen3_5VisionConfig, self.backbone.vision_config)
+
+    @property
+    def expert(self) -> ActionExpertConfig:
+        """`expert_config`, likewise."""
+        return of_class(ActionExpertConfig, self.expert_config)
+
+    @property
     def channels(self) -> int:
         """K, the width of the unified action tensor."""
-        return self.expert_config.action_channels
+        return self.expert.action_channels
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Frames and side [pixels] of a patch, which is square."""
+        frames, side = self.vision.temporal_patch_size, self.vision.patch_size
+        if not isinstance(frames, int) or not isinstance(side, int):
+            raise ValueError(f"temporal_patch_size {frames} and patch_size {side} must be one number each")
+        return frames, side
 
     @property
     def tokens_per_image(self) -> int:
@@ -147,20 +169,18 @@ class QwenVLAConfig(PreTrainedConfig):
         return cls(**_merged(_PRESETS[name](), overrides))
 
     def _image_factor(self) -> int:
-        vision = self.vlm_config.vision_config
-        return vision.patch_size * vision.spatial_merge_size
+        return self.patch_shape[1] * self.vision.spatial_merge_size
 
     def _align_expert(self) -> None:
-        text = self.vlm_config.text_config
-        rope = text.rope_parameters
-        self.expert_config.rotary_dim = int(text.head_dim * rope.get("partial_rotary_factor", 1.0))
-        self.expert_config.rope_theta = float(rope["rope_theta"])
-        self.expert_config.mrope_section = list(rope.get("mrope_section", (11, 11, 10)))
-        self.expert_config.attention_pattern = self.attention_pattern
-        self.expert_config.state_token = self.proprioception == "token"
+        expert, rope = self.expert, dict[str, Any](self.text.rope_parameters or {})
+        expert.rotary_dim = int(self.text.head_dim * rope.get("partial_rotary_factor", 1.0))
+        expert.rope_theta = float(rope["rope_theta"])
+        expert.mrope_section = list(rope.get("mrope_section", (11, 11, 10)))
+        expert.attention_pattern = self.attention_pattern
+        expert.state_token = self.proprioception == "token"
 
     def _check(self) -> None:
-        expert, text = self.expert_config, self.vlm_config.text_config
+        expert, text = self.expert, self.text
         problems = []
         if expert.context_size != text.hidden_size:
             problems.append(f"expert_config.context_size {expert.context_size} != text hidden_size {text.hidden_size}")
@@ -171,7 +191,7 @@ class QwenVLAConfig(PreTrainedConfig):
                 f"backbone rotates {expert.rotary_dim} dimensions, more than the expert's head dimension "
                 f"{expert.hidden_size // expert.num_heads}"
             )
-        if sum(expert.mrope_section) * 2 != expert.rotary_dim:
+        if sum(expert.mrope_section or ()) * 2 != expert.rotary_dim:
             problems.append(f"mrope_section {expert.mrope_section} must sum to rotary_dim/2 = {expert.rotary_dim // 2}")
         if self.image_size % self._image_factor():
             problems.append(f"image_size {self.image_size} is not a multiple of patch·merge = {self._image_factor()}")
@@ -185,17 +205,18 @@ class QwenVLAConfig(PreTrainedConfig):
             problems.append(f"history_frames {self.history_frames} < 1 or history_rate {self.history_rate} Hz <= 0")
         if self.context_layer is not None and not 1 <= self.context_layer <= text.num_hidden_layers:
             problems.append(f"context_layer {self.context_layer} is not in 1..{text.num_hidden_layers}")
-        for field, allowed in (
-            ("tau_distribution", TAU_DISTRIBUTIONS),
-            ("tau_direction", TAU_DIRECTIONS),
-            ("image_order", IMAGE_ORDERS),
-            ("proprioception", PROPRIOCEPTION),
-            ("attention_pattern", ATTENTION_PATTERNS),
-        ):
+        for field, allowed in CHOICES.items():
             if getattr(self, field) not in allowed:
                 problems.append(f"{field} {getattr(self, field)!r} is not one of {', '.join(allowed)}")
         if problems:
             raise ValueError("inconsistent QwenVLAConfig: " + "; ".join(problems))
+
+
+def of_class(kind: type[Part], config: object) -> Part:
+    """A part of a configuration, which is an object of its class once the configuration is made."""
+    if not isinstance(config, kind):
+        raise TypeError(f"the configuration holds {type(config).__name__} where {kind.__name__} belongs")
+    return config
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -14,15 +14,15 @@ import torch
 
 
 class LossTerms(NamedTuple):
-    """A mean as sum and count, so that processes can combine it: Σ total / Σ count is that of the global batch."""
+    """A mean as sum and count, so that processes can combine it: Σ total / Σ counted is that of the global batch."""
 
     total: torch.Tensor
-    count: torch.Tensor
+    counted: torch.Tensor
 
     @property
     def mean(self) -> torch.Tensor:
-        """total / count; 0 if count is 0."""
-        return self.total / self.count.clamp(min=1)
+        """total / counted; 0 if nothing counts."""
+        return self.total / self.counted.clamp(min=1)
 
 
 def sample_tau(
@@ -71,7 +71,7 @@ def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torc
 
     First over the valid steps of each active channel, then over the active channels, then over the batch, so that tasks
     with few channels or steps have the same weight as others. All arguments [N, H, K]; the mask is 0 or 1.
-    Samples without any active channel do not count: ``count`` is the number of those that have one.
+    Samples without any active channel do not count: ``counted`` is the number of those that have one.
     """
     mask = mask.to(predicted.dtype)
     # where() rather than a product: a non-finite value under the mask must not leak as NaN.

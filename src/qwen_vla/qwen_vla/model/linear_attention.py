@@ -62,8 +62,8 @@ class LinearAttention(Qwen3_5GatedDeltaNet):
             return convolved.transpose(1, 2)
         taps = weight.shape[1]
         shifted = F.pad(x, (0, 0, taps - 1, 0)).float()
-        total = sum(shifted[:, tap : tap + x.shape[1]] * weight[:, tap].float() for tap in range(taps))
-        return F.silu(total).to(x.dtype)
+        products = [shifted[:, tap : tap + x.shape[1]] * weight[:, tap].float() for tap in range(taps)]
+        return F.silu(sum(products[1:], products[0])).to(x.dtype)
 
 
 def delta_rule(

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,11 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.qwen3_5 import Qwen3_5ForConditionalGeneration
-from transformers.models.qwen3_5.modeling_qwen3_5 import (
-    Qwen3_5VisionAttention,
-    Qwen3_5VisionPatchEmbed,
-    apply_rotary_pos_emb_vision,
-)
 from transformers.utils import ModelOutput
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
@@ -35,6 +30,7 @@ from qwen_vla.model.flow_matching import (
     sample_tau,
     tau_grid,
 )
+from qwen_vla.model.images.vision_layers import LinearPatchEmbed, PackedImageAttention
 from qwen_vla.model.linear_attention import LinearAttention
 from qwen_vla.model.pretrained import load_backbone
 from qwen_vla.model.real_time_chunking import Continuation, guided
@@ -43,41 +39,6 @@ if TYPE_CHECKING:
     from qwen_vla.model.processing import QwenVLAProcessor
 
 IGNORED_LABEL = -100
-
-
-class PackedImageAttention(Qwen3_5VisionAttention):
-    """The backbone's attention with the same parameters: images of the same size in one call instead of one by one.
-
-    Folding the images into the batch gives the same results without reading their lengths, so that it can be
-    compiled and captured.
-    """
-
-    @staticmethod
-    def adopt(attention: Qwen3_5VisionAttention) -> None:
-        """Convert an existing attention in place; its parameters and their names are kept."""
-        attention.__class__ = PackedImageAttention
-
-    def forward(self, hidden_states, cu_seqlens, position_embeddings=None, image_count=None, **kwargs):
-        """hidden_states [N, D] of ``image_count`` images of equal size; without the count, like the backbone."""
-        if image_count is None:
-            return super().forward(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
-        length = len(hidden_states)
-        query, key, value = self.qkv(hidden_states).view(length, 3, self.num_heads, -1).unbind(1)
-        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        images = (x.unflatten(0, (image_count, -1)).transpose(1, 2) for x in (query, key, value))
-        mixed = F.scaled_dot_product_attention(*images, scale=self.scaling)
-        return self.proj(mixed.transpose(1, 2).reshape(length, -1))
-
-
-class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
-    """The backbone's patch embedding with the same weights: kernel = stride makes its convolution one matrix product.
-
-    On CPU the product is about six times faster than the 3-D convolution.
-    """
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        weight = self.proj.weight
-        return F.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
 
 
 @dataclass
@@ -164,6 +125,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
     Batches are left-padded dictionaries from ``QwenVLAProcessor``.
     """
 
+    config: QwenVLAConfig
     config_class = QwenVLAConfig
     base_model_prefix = "vlm"
     main_input_name = "input_ids"
@@ -175,7 +137,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
 
     def __init__(self, config: QwenVLAConfig):
         super().__init__(config)
-        self.vlm = Qwen3_5ForConditionalGeneration(config.vlm_config)
+        self.vlm = Qwen3_5ForConditionalGeneration(config.backbone)
         visual = self.vlm.model.visual
         visual.patch_embed = LinearPatchEmbed(visual.config)
         for block in visual.blocks:
@@ -183,7 +145,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         for layer in self.vlm.model.language_model.layers:
             if layer.block_type == "linear_attention":
                 LinearAttention.adopt(layer.linear_attn)
-        self.action_expert = ActionExpert(**config.expert_config.module_arguments())
+        self.action_expert = ActionExpert(**config.expert.module_arguments())
         self._vision_constants: dict[tuple, dict[str, torch.Tensor]] = {}
         self.post_init()
 
@@ -199,11 +161,16 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.vlm.get_input_embeddings()
+    @property
+    def block_names(self) -> set[str]:
+        """Classes of the blocks, which are sharded and compiled as a whole."""
+        return set(self._no_split_modules or ())
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.vlm.model.language_model.embed_tokens
 
     @classmethod
-    def from_backbone(cls, source: str | os.PathLike, **options) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+    def from_backbone(cls, source: str | Path, **options) -> tuple[QwenVLAModel, QwenVLAProcessor]:
         """A Qwen3.5 checkpoint (folder or hub id) with a new action expert: see ``pretrained.load_backbone``."""
         return load_backbone(cls, source, **options)
 
@@ -245,7 +212,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             features = self._encode_images(pixel_values, image_grid_thw).to(embedded.dtype)
             embedded = embedded.masked_scatter(image_tokens[..., None], features)
         tap = self.config.context_layer
-        tap = None if tap == self.config.vlm_config.text_config.num_hidden_layers else tap
+        tap = None if tap == self.config.text.num_hidden_layers else tap
         output = self.vlm.model.language_model(
             inputs_embeds=embedded,
             attention_mask=attention_mask if padded and not right_padded else None,
@@ -270,12 +237,12 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         if image_grid_thw is not None:
             image_grid_thw = image_grid_thw.to(input_ids.device)
         image_tokens = self._image_tokens(input_ids)
-        merge = self.config.vlm_config.vision_config.spatial_merge_size
+        merge = self.config.vision.spatial_merge_size
         return multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
 
     def _image_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Mask of the tokens of images and of steps of videos, which differ in nothing but their id."""
-        config = self.config.vlm_config
+        config = self.config.backbone
         return (input_ids == config.image_token_id) | (input_ids == config.video_token_id)
 
     def expert_context(self, encoding: Encoding, step_mask: torch.Tensor) -> ExpertContext:
@@ -290,8 +257,10 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             encoding.padded,
         )
 
-    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor | None) -> torch.Tensor:
         """Features [image tokens, D] of all images; pixel_values [patches, features], grid [images, 3]."""
+        if grid is None:
+            raise ValueError("pixel_values without image_grid_thw: pass the shapes of the images, too")
         visual, device = self.vlm.model.visual, pixel_values.device
         first, count = tuple(grid[0].tolist()), len(grid)
         if not bool((grid == grid[0]).all()) or first[0] != 1 or visual.config._attn_implementation != "sdpa":
@@ -484,7 +453,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
     ) -> torch.Tensor:
         """``encode`` followed by ``sample_actions``: normalized actions [B, H, K]."""
         with torch.no_grad():
-            return self.sample_actions(self.encode(**batch), action_mask, steps, generator)
+            return self.sample_actions(self.encode(**batch, right_padded=False), action_mask, steps, generator)
 
     def _sample_tau(self, count: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
         c = self.config
@@ -541,13 +510,14 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         encoding = self.encode(
             input_ids, attention_mask, pixel_values, image_grid_thw, state=state, state_mask=state_mask
         )
-        total, action, language = 0.0, None, None
-        if actions is not None:
+        losses, action, language = [], None, None
+        if actions is not None and action_mask is not None:
             action = self.action_terms(
                 encoding, actions, action_mask, tau, noise, noise_draws, prefix_steps=prefix_steps
             )
-            total = total + self.config.action_loss_weight * action.mean
+            losses.append(self.config.action_loss_weight * action.mean)
         if labels is not None:
             language = self.language_terms(encoding, labels)
-            total = total + self.config.language_loss_weight * language.mean
+            losses.append(self.config.language_loss_weight * language.mean)
+        total = sum(losses[1:], losses[0])
         return QwenVLAOutput(total, action and action.mean, language and language.mean, action, language)

@@ -17,18 +17,19 @@ from typing import Any, TypeVar
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from transformers.models.qwen3_5 import Qwen3_5Config
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5TextConfig
 from transformers.utils import logging as transformers_logging
 
 from qwen_vla.json_files import read_json
+from qwen_vla.model.aligned_weights import AlignedWeights
 from qwen_vla.model.checkpoint.config_file import Backbone, allowed_keys
 from qwen_vla.model.checkpoint.files import CONFIG_FILE, REMEDY, read_weight_headers
-from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.configuration import QwenVLAConfig, of_class
 from qwen_vla.model.new_tokens import initialize_new_rows
 from qwen_vla.model.processing import QwenVLAProcessor
 
-Model = TypeVar("Model", bound=PreTrainedModel)  # a QwenVLAModel, whose module imports this one
+Model = TypeVar("Model", bound=AlignedWeights)  # a QwenVLAModel, whose module imports this one
 
 CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist")
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
@@ -60,18 +61,18 @@ def load_backbone(
     """
     folder = find_checkpoint(source)
     config = configuration_of(folder, expert, overrides)
-    rows = config.vlm_config.text_config.vocab_size
+    rows = config.text.vocab_size
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     trained = len(tokenizer)
     if trained > rows:
         raise ValueError(f"{folder / CONFIG_FILE} has vocab_size {rows}, but its tokenizer has {trained} tokens")
     processor = QwenVLAProcessor.from_tokenizer(tokenizer, config, camera_tags)
-    config.vlm_config.text_config.vocab_size = rows
+    config.text.vocab_size = rows
     model = _load(model_class, folder, config, dtype or "auto")
     for parameter in model.action_expert.parameters():
         parameter.data = parameter.data.to(expert_dtype)
     model = model.to(device)
-    initialize_new_rows(model, trained, len(processor.tokenizer))
+    initialize_new_rows(model.vlm, trained, len(processor.tokenizer))
     return model.eval(), processor
 
 
@@ -110,13 +111,15 @@ def configuration_of(folder: Path, expert: str, overrides: dict[str, Any]) -> Qw
         backbone = Qwen3_5Config(**allowed_keys(read_json(folder / CONFIG_FILE), Backbone))
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    geometry = QwenVLAConfig.preset(expert).expert_config.to_diff_dict()
+    geometry = QwenVLAConfig.preset(expert).expert.to_diff_dict()
+    width = of_class(Qwen3_5TextConfig, backbone.text_config).hidden_size
     fields = dict(overrides)
-    geometry |= fields.pop("expert_config", {}) | {"context_size": backbone.text_config.hidden_size}
+    geometry |= fields.pop("expert_config", {}) | {"context_size": width}
     return QwenVLAConfig(vlm_config=backbone, expert_config=geometry, **fields)
 
 
-def _load(model_class: type[Model], folder: Path, config: QwenVLAConfig, dtype: Any) -> Model:
+def _load(model_class: type[AlignedWeights], folder: Path, config: QwenVLAConfig, dtype: Any) -> Any:
+    """The model with the weights in ``folder``; ValueError if they are others than the backbone's."""
     with _without_load_report():
         model, report = model_class.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True

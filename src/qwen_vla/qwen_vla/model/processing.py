@@ -22,7 +22,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerFast
 from qwen_vla.json_files import read_json
 from qwen_vla.model.action_space import pack
 from qwen_vla.model.chat_prompt import IMAGE_TOKEN, chat_prompt
-from qwen_vla.model.checkpoint.config_file import IMAGE_ORDERS, PROPRIOCEPTION
+from qwen_vla.model.checkpoint.config_file import ImageOrder, Proprioception
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.checkpoint.files import (
     EMBODIMENTS_FILE,
@@ -78,10 +78,10 @@ class ProcessorSettings(BaseModel):
 
     image_transform: ImageTransform
     camera_tags: tuple[Annotated[str, Field(pattern=CAMERA_TAG)], ...]
-    image_order: Literal[IMAGE_ORDERS] = "after_text"
+    image_order: ImageOrder = "after_text"
     horizon: Annotated[int, Field(ge=1, le=4096)] = 16
     channels: Annotated[int, Field(ge=1, le=4096)] = 64
-    proprioception: Literal[PROPRIOCEPTION] = "off"
+    proprioception: Proprioception = "off"
 
 
 @dataclass
@@ -156,7 +156,7 @@ class QwenVLAProcessor:
             clean_up_tokenization_spaces=False,
         )
         processor = cls(wrapped, image_transform_of(config), camera_tags, **_settings_of(config))
-        config.vlm_config.text_config.vocab_size = 0
+        config.text.vocab_size = 0
         processor.configure(config)
         return processor
 
@@ -175,14 +175,14 @@ class QwenVLAProcessor:
 
     def configure(self, config: QwenVLAConfig) -> None:
         """Write token ids into ``config``; the vocabulary grows to a multiple of 64 if the tokenizer needs it."""
-        vlm, text = config.vlm_config, config.vlm_config.text_config
+        backbone, text = config.backbone, config.text
         if text.vocab_size < len(self.tokenizer):
             text.vocab_size = -(-len(self.tokenizer) // ROW_MULTIPLE) * ROW_MULTIPLE
-        vlm.image_token_id = self._special["<|image_pad|>"]
-        vlm.video_token_id = self._special["<|video_pad|>"]
-        vlm.vision_start_token_id = self._special["<|vision_start|>"]
-        vlm.vision_end_token_id = self._special["<|vision_end|>"]
-        text.pad_token_id = self._special["<|endoftext|>"]
+        backbone.image_token_id = self._special["<|image_pad|>"]
+        backbone.video_token_id = self._special["<|video_pad|>"]
+        backbone.vision_start_token_id = self._special["<|vision_start|>"]
+        backbone.vision_end_token_id = self._special["<|vision_end|>"]
+        text.pad_token_id = self.pad_id
         text.eos_token_id = self._special["<|im_end|>"]
 
     def check_fits(self, config: QwenVLAConfig, folder: Path) -> None:
@@ -194,12 +194,17 @@ class QwenVLAProcessor:
         wrong = [f"{name} {own} there, {other} in config.json" for name, (own, other) in pairs.items() if own != other]
         if wrong:
             raise ValueError(f"{folder / PROCESSOR_FILE} does not fit the model: {'; '.join(wrong)}")
-        rows = config.vlm_config.text_config.vocab_size
+        rows = config.text.vocab_size
         if len(self.tokenizer) > rows:
             raise ValueError(f"the tokenizer in {folder} has {len(self.tokenizer)} tokens, the model {rows}")
         for robot in self.embodiments.values():
             if unknown := set(robot.camera_tags) - set(self.camera_tags):
                 raise ValueError(f"{folder / EMBODIMENTS_FILE}: {robot.name}: no tokens for cameras {sorted(unknown)}")
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the token that fills rows."""
+        return self._special["<|endoftext|>"]
 
     @property
     def marker_ids(self) -> list[int]:
@@ -329,7 +334,7 @@ class QwenVLAProcessor:
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """Token ids to text without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return str(self.tokenizer.decode(torch.as_tensor(ids), skip_special_tokens=True))
 
     def _frames(self, views: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
         """Camera tag → its frames, oldest first, in the processor's order of cameras."""
@@ -399,7 +404,7 @@ class QwenVLAProcessor:
         if length is not None and longest > length:
             raise ValueError(f"a prompt of {longest} tokens cannot be padded to {length}")
         shape = (len(rows), length or longest)
-        ids = np.full(shape, self._special["<|endoftext|>"], dtype=np.int64)
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
         for index, row in enumerate(rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +18,20 @@ LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exce
 FARTHEST = 3.0  # [m] no arm moves its tip this far in one chunk
 
 
-def training_misfits(trained: EmbodimentInfo, embodiment: Embodiment) -> list[str]:
+class TrainedRobot(Protocol):
+    """What a policy's chunks are, of the robot that it was trained for: an `EmbodimentInfo`, or a server's needs."""
+
+    @property
+    def control_mode(self) -> ControlMode: ...
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
+    @property
+    def period(self) -> float: ...  # [s]
+    @property
+    def horizon(self) -> int: ...
+
+
+def training_misfits(trained: TrainedRobot, embodiment: Embodiment) -> list[str]:
     """Differences between the robot that a policy was trained for and the actual one, a phrase each."""
     pairs = {
         "control mode": (trained.control_mode, embodiment.control_mode),

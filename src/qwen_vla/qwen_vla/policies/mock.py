@@ -71,17 +71,21 @@ class MockPolicy:
 
     def _hold(self, observation: Observation) -> np.ndarray:
         """The row [C] that holds the robot's position: zero deltas, waypoints and velocities, else measured values."""
-        if self.state_names and np.shape(observation.state) != (len(self.state_names),):
-            raise ValueError(f"the state must be {len(self.state_names)} numbers, got {observation.state!r}")
-        positions = dict(zip(self.state_names, observation.state, strict=True)) if self.state_names else {}
+        names, state = self.state_names, observation.state
+        if names and (state is None or np.shape(state) != (len(names),)):
+            raise ValueError(f"the state must be {len(names)} numbers, got {state!r}")
+        positions = {} if state is None else dict(zip(names, np.asarray(state).tolist(), strict=False))
         return np.array([self._value(channel, positions) for channel in self._robot.layout.channels])
 
     def _value(self, channel: Channel, positions: dict[str, float]) -> float:
         if channel.kind is not ChannelKind.GRIPPER:
             return positions.get(channel.joint, 0.0)
-        arm = next(i for i, arm in enumerate(self._robot.arms) if channel.arm in ("", arm.name))
-        position = positions[self._robot.arms[arm].gripper.joint]
-        return float(np.clip(self._robot.gripper_from_joint(position, arm), 0.0, 1.0))
+        arm, gripper = next(
+            (number, arm.gripper)
+            for number, arm in enumerate(self._robot.arms)
+            if arm.gripper is not None and channel.arm in ("", arm.name)
+        )
+        return float(np.clip(self._robot.gripper_from_joint(positions[gripper.joint], arm), 0.0, 1.0))
 
 
 def _joints_of(embodiment: Embodiment) -> tuple[str, ...]:

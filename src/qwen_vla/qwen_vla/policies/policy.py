@@ -64,15 +64,16 @@ class Policy:
         self._shapes: InputShapes | None = None
         self._masks: dict[int, torch.Tensor] = {}
         self.embodiment = _choose(processor, embodiment)
-        self.statistics = processor.normalization.get(self.embodiment.dataset)
+        statistics = processor.normalization.get(self.embodiment.dataset)
         channels = len(self.embodiment.channel_names)
-        if self.statistics is None:
+        if statistics is None:
             raise ValueError(
                 f"no normalization statistics for dataset {self.embodiment.dataset!r} of embodiment "
                 f"{self.embodiment.name!r}; available: {sorted(processor.normalization)}"
             )
-        if wrong := statistics_misfit(self.statistics, self.embodiment):
+        if wrong := statistics_misfit(statistics, self.embodiment):
             raise ValueError(wrong)
+        self.statistics = statistics
         self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
         if self.embodiment.relative_actions and self.state_statistics is None:
             raise ValueError(
@@ -110,7 +111,8 @@ class Policy:
         processor = QwenVLAProcessor.from_pretrained(path)
         model = load_model(path, dtype)
         processor.check_fits(model.config, path)
-        return cls(quantized(model.to(device), quantize), processor, embodiment, euler_steps, accelerate)
+        model = model.to(device)  # pyright: ignore[reportArgumentType]  # transformers' hint takes it for the model
+        return cls(quantized(model, quantize), processor, embodiment, euler_steps, accelerate)
 
     @property
     def camera_tags(self) -> tuple[str, ...]:
@@ -420,14 +422,13 @@ class Policy:
         """The origin of the embodiment's relative actions [C], in physical units."""
         if not self.embodiment.relative_actions:
             return 0.0
-        self._check_state(state)
-        return self.embodiment.layout.of_joints(self.state_names, state)
+        return self.embodiment.layout.of_joints(self.state_names, self._checked_state(state))
 
     def read_state(self, state: np.ndarray | None) -> np.ndarray | None:
         """The normalized state for a model that reads it."""
-        if self.model.config.proprioception == "off" or not self.state_names:
+        if self.model.config.proprioception == "off" or self.state_statistics is None:
             return None
-        return self.state_statistics.normalize(state)
+        return self.state_statistics.normalize(self._checked_state(state))
 
     def _checked(self, observation: Observation) -> str:
         """The instruction, after the observation was validated."""
@@ -441,19 +442,23 @@ class Policy:
         unknown = sorted(set(observation.images) - set(self.camera_tags))
         if unknown:
             raise ValueError(f"unknown cameras {unknown}; {self.embodiment.name!r} has {list(self.camera_tags)}")
-        self._check_state(observation.state)
+        self._checked_state(observation.state)
         most = self.model.config.history_frames
         for tag in self.camera_tags:
             if np.ndim(observation.images[tag]) == 4 and len(observation.images[tag]) > most:
                 raise ValueError(f"camera {tag!r} has {len(observation.images[tag])} frames; the model accepts {most}")
         return observation.instruction.strip()
 
-    def _check_state(self, state: np.ndarray | None) -> None:
+    def _checked_state(self, state: np.ndarray | None) -> np.ndarray:
+        """The state [s], after it was validated; empty if none is needed."""
         names = self.state_names
-        if names and state is None:
+        if not names:
+            return np.zeros(0)
+        if state is None:
             raise ValueError(f"the observation lacks the state of {self.embodiment.name!r}: {', '.join(names)}")
-        if names and (np.shape(state) != (len(names),) or not np.isfinite(state).all()):
+        if np.shape(state) != (len(names),) or not np.isfinite(state).all():
             raise ValueError(f"the state must be {len(names)} finite numbers ({', '.join(names)}), got {state!r}")
+        return state
 
     def _synchronize(self) -> None:
         if self.runner.device.type == "cuda":

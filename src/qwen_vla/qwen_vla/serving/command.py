@@ -66,10 +66,10 @@ class Serve:
         embodiment = find_robot(self.robot, self.config, self.hardware)
         key = self.api_key or os.environ.get("QWEN_VLA_API_KEY", "")
         limits = Limits(int(self.frame_mb * 2**20), self.clients)
-        names = [name.partition("=")[::2] for name in self.camera_names]
-        if wrong := [name for name, (_, tag) in zip(self.camera_names, names, strict=True) if not tag]:
+        names = {given: tag for given, _, tag in (name.partition("=") for name in self.camera_names)}
+        if wrong := [name for name in self.camera_names if not name.partition("=")[2]]:
             raise ValueError(f"--camera-names must be NAME=TAG, for example front=ego; got {wrong[0]!r}")
         ports = (self.port, self.vla_eval_port, self.groot_port)
-        options = ServeOptions(self.host, *ports, key, self.largest_batch, dict(names), limits)
+        options = ServeOptions(self.host, *ports, key, self.largest_batch, names, limits)
         serve(self.policy, embodiment, options, PolicyOptions(device=self.device, threads=self.threads))
         return 0

@@ -70,8 +70,11 @@ class GrootListener:
 
     async def stop(self) -> None:
         """Accept no more requests, and finish running ones."""
-        self._receiving.cancel()
-        await asyncio.gather(self._receiving, *self._running.values(), return_exceptions=True)
+        running = list(self._running.values())
+        if self._receiving is not None:
+            self._receiving.cancel()
+            running.append(self._receiving)
+        await asyncio.gather(*running, return_exceptions=True)
         self._socket.close(linger=LINGER_MS)
         await asyncio.to_thread(self._context.term)
 

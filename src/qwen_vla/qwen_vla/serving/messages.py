@@ -39,7 +39,7 @@ def pack(value: Any, encode_array: ArrayEncoder) -> bytes:
             return leaf.item()
         raise TypeError(f"cannot send a {type(leaf).__name__}")
 
-    return msgpack.packb(value, default=encode)
+    return msgpack.packb(value, default=encode)  # pyright: ignore[reportReturnType]  # None is only of packing in parts
 
 
 def unpack(frame: bytes | str) -> dict[str, Any]:

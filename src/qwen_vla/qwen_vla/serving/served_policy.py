@@ -69,8 +69,9 @@ class ServedPolicy:
         self.state_names = tuple(self._policy.state_names)
         self.history = self._policy.history
         self.arms = tuple(embodiment.layout.arms)
-        self.continues = isinstance(self._policy, ContinuingPolicy)
-        self.batches = isinstance(self._policy, BatchingPolicy)
+        self._continuing = self._policy if isinstance(self._policy, ContinuingPolicy) else None
+        self._batching = self._policy if isinstance(self._policy, BatchingPolicy) else None
+        self.continues, self.batches = self._continuing is not None, self._batching is not None
         self.camera_names = dict(names or {})
         if unknown := sorted(set(self.camera_names.values()) - set(self.cameras)):
             raise ValueError(f"no camera is called {unknown[0]!r}; the policy has {', '.join(self.cameras)}")
@@ -82,9 +83,9 @@ class ServedPolicy:
 
     def infer(self, requests: Sequence[Request]) -> list[ActionChunk]:
         """A chunk for each request, computed in a batch if there are several; errors as in the policy."""
-        if len(requests) == 1:
-            return [self._infer_one(requests[0])]
-        return self._policy.infer_batch([asked.observation for asked in requests], [asked.seed for asked in requests])
+        if len(requests) == 1 or self._batching is None:
+            return [self._infer_one(request) for request in requests]
+        return self._batching.infer_batch([asked.observation for asked in requests], [asked.seed for asked in requests])
 
     def check_instruction(self, instruction: str) -> None:
         """ValueError for an instruction that the policy cannot read, as far as that is known in advance."""
@@ -93,17 +94,17 @@ class ServedPolicy:
 
     def _warm_up(self, device: str) -> None:
         """Prepare all shapes; if they cost time, batches of all sizes are padded to one of a few."""
-        if self.largest_batch > 1 and device != "cpu":
+        if self._batching is not None and self.largest_batch > 1 and device != "cpu":
             sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < self.largest_batch]
-            self._policy.warm_up(batch_sizes=[*sizes, self.largest_batch], continues=self.continues)
+            self._batching.warm_up(batch_sizes=[*sizes, self.largest_batch], continues=self.continues)
         else:
             warm_up(self._policy, continues=self.continues)
 
     def _infer_one(self, request: Request) -> ActionChunk:
         previous = request.previous
-        if previous is None:
+        if previous is None or self._continuing is None:
             return self._policy.infer(request.observation, request.seed)
-        return self._policy.continue_chunk(
+        return self._continuing.continue_chunk(
             request.observation,
             self._chunk(previous.data, previous.tip_poses),
             previous.inference_delay,

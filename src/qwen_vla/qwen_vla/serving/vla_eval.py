@@ -108,9 +108,13 @@ class VlaEvalSession:
         images = payload.get("images")
         if not isinstance(images, Mapping):
             raise RequestError(f"payload.images: must be a map from camera to image, got {describe(images)}")
-        given = {self._names.get(name, name): (f"payload.images.{name}", image) for name, image in images.items()}
+        given = {
+            tag: (f"payload.images.{name}", image)
+            for name, image in images.items()
+            if (tag := self._names.get(name)) is not None
+        }
         observation = Observation(
-            images=self._reader.images({tag: pair for tag, pair in given.items() if tag in self._names.values()}),
+            images=self._reader.images(given),
             instruction=self._reader.instruction("payload.task_description", payload.get("task_description")),
             state=self._reader.state("payload.states", payload.get("states")),
         )

@@ -97,6 +97,8 @@ class WebSocketListener:
     async def stop(self) -> None:
         """Accept no more clients, finish running requests, close all connections."""
         self._stopping = True
+        if self._server is None:
+            return
         self._server.close(close_connections=False)
         idle = self._open - self._busy
         await asyncio.gather(*(self._close(connection) for connection in idle))

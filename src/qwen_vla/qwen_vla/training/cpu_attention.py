@@ -61,7 +61,8 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, *gradients):
+        (gradient,) = gradients
         query, key, value, weights = ctx.saved_tensors
         to_query, to_key, to_value = (torch.empty_like(t) for t in (query, key, value))
         values = value.transpose(-1, -2)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -64,11 +64,11 @@ def spread(
     return fully_shard(learner, mp_policy=policy)
 
 
-def collect_later(wrapped: nn.Module, accelerator: Accelerator, last: bool) -> None:
+def collect_later(wrapped: nn.Module, last: bool) -> None:
     """Exchange gradients only in the backward pass of a step's last part."""
     if isinstance(wrapped, DistributedDataParallel):
         wrapped.require_backward_grad_sync = last
-    elif accelerator.num_processes > 1:
+    elif isinstance(wrapped, FSDPModule):
         wrapped.set_requires_gradient_sync(last)
 
 

@@ -55,9 +55,9 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _grounding_errors(found: dict[str, torch.Tensor], batch: Batch) -> dict[str, float]:
-    if "points" not in found:
+    points, targets = found.get("points"), batch.grounding
+    if points is None or targets is None:
         return {}
-    points, targets = found["points"], batch.grounding
     error = (points[..., :2] - targets.points[..., :2]).norm(dim=-1)
     result = {}
     for name, columns in (("object", slice(0, 1)), ("goal", slice(1, 2)), ("tip", slice(-TIPS, None))):

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from qwen_vla.model.modeling import Encoding, QwenVLAModel
 from qwen_vla.training.batching.batch import Batch
-from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.grounding import GroundingHead, GroundingTargets
 
 
 class Learner(nn.Module):
@@ -52,7 +52,7 @@ class Learner(nn.Module):
         if "language" in self.losses and "labels" in batch.inputs:
             sums["language"] = self.model.language_terms(encoding, batch.inputs["labels"]).total
         if "grounding" in self.losses and batch.grounding is not None:
-            sums |= self.head.sums(self._image_tokens(encoding, batch), batch.grounding)
+            sums |= self.head.sums(self._image_tokens(encoding, batch, batch.grounding), batch.grounding)
         if self.sharded:
             name = next(iter(sums))
             sums[name] = sums[name] + self._touch()
@@ -62,29 +62,29 @@ class Learner(nn.Module):
     def predict(self, batch: Batch, euler_steps: int) -> dict[str, torch.Tensor]:
         """Predictions for the targets present: actions [B, H, K] sampled from fresh noise; answers [questions], whether
         all tokens of an answer are the most likely ones; located points of the labeled images."""
-        encoding = self.model.encode(**batch.inputs)
+        encoding = self.model.encode(**batch.inputs, right_padded=False)
         found = {}
         if "action" in self.losses and "actions" in batch.inputs:
             found["actions"] = self.model.sample_actions(encoding, batch.inputs["action_mask"], steps=euler_steps)
         if "language" in self.losses and "labels" in batch.inputs:
             found["answers"] = self.model.answered(encoding, batch.inputs["labels"])
         if "grounding" in self.losses and batch.grounding is not None:
-            found["points"] = self.head.locate(self._image_tokens(encoding, batch))
+            found["points"] = self.head.locate(self._image_tokens(encoding, batch, batch.grounding))
         return found
 
     def _touch(self) -> torch.Tensor:
         """0, with a gradient of 0 for all parameters outside the blocks: FSDP exchanges existing gradients, and other
         processes may have rows for a loss that this one has not."""
         present = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
-        return 0.0 * sum(p.flatten()[0] for p in present)
+        return 0.0 * sum((p.flatten()[0] for p in present), torch.zeros(()))
 
     def _encode(self, batch: Batch) -> Encoding:
         with contextlib.nullcontext() if self.trains_in_backbone else torch.no_grad():
-            return self.model.encode(**batch.inputs)
+            return self.model.encode(**batch.inputs, right_padded=False)
 
-    def _image_tokens(self, encoding: Encoding, batch: Batch) -> torch.Tensor:
+    def _image_tokens(self, encoding: Encoding, batch: Batch, targets: GroundingTargets) -> torch.Tensor:
         """Hidden states (labeled images, tokens, D); images of conversations have their own number of tokens."""
         tokens, config = encoding.hidden[encoding.image_token_mask], self.model.config
-        counts = batch.inputs["image_grid_thw"].prod(1) // config.vlm_config.vision_config.spatial_merge_size**2
-        first = (counts.cumsum(0) - counts).to(tokens.device)[batch.grounding.image]
+        counts = batch.inputs["image_grid_thw"].prod(1) // config.vision.spatial_merge_size**2
+        first = (counts.cumsum(0) - counts).to(tokens.device)[targets.image]
         return tokens[first[:, None] + torch.arange(config.tokens_per_image, device=first.device)]

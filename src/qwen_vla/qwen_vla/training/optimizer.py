@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from qwen_vla.model.action_expert import DiTBlock
 from qwen_vla.model.linear_attention import LinearAttention
+from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import MARKER_ROWS
 from qwen_vla.training.low_memory.low_bits import adamw_8bit
@@ -56,15 +58,15 @@ def _part(name: str) -> str:
     return "backbone" if name.startswith("model.vlm.") else "expert"
 
 
-def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
+def hidden_matrices(model: QwenVLAModel) -> Iterator[nn.Parameter]:
     """The matrices between hidden states: in the blocks of both towers and of the expert.
 
     Excluded are those with another input or output: embeddings, patches, heads, and the expert's modulations, whose
     outputs are scales.
     """
     for block in model.modules():
-        if type(block).__name__ in model._no_split_modules:
-            modulation = {id(p) for p in block.modulation.parameters()} if hasattr(block, "modulation") else set()
+        if type(block).__name__ in model.block_names:
+            modulation = {id(p) for p in block.modulation.parameters()} if isinstance(block, DiTBlock) else set()
             yield from (p for p in block.parameters() if p.ndim == 2 and id(p) not in modulation)
 
 
@@ -78,7 +80,7 @@ def fused_rows(model: nn.Module) -> dict[int, tuple[int, ...]]:
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
         if last in EQUAL_PARTS:
-            weight, parts = module.weight, EQUAL_PARTS[last]
+            weight, parts = module.get_parameter("weight"), EQUAL_PARTS[last]
             found[id(weight)] = (len(weight) // parts,) * parts
         elif isinstance(module, LinearAttention):
             found[id(module.in_proj_qkv.weight)] = (module.key_dim, module.key_dim, module.value_dim)
@@ -101,7 +103,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
                 group.setdefault(key, value)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # none is used
         """Step both, on this one's groups and state: loading may have replaced either."""
         self._muon.state.clear()
         self._muon.param_groups = [{**group, "params": self._matrices(group)} for group in self._groups(True)]

@@ -227,7 +227,7 @@ class Recipe(Strict):
     @property
     def data_paths(self) -> list[Path]:
         """Files and folders with data; not those generated or downloaded during training."""
-        paths = [str(source.path) for source in self.data if getattr(source, "path", None) is not None]
+        paths = [str(path) for source in self.data if (path := getattr(source, "path", None)) is not None]
         return [Path(path) for path in dict.fromkeys(paths) if not path.startswith(HUB)]
 
     def _stage_problems(self):

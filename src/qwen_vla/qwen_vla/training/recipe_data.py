@@ -19,7 +19,7 @@ def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection
 
     RecipeError if one is missing and not in the list.
     """
-    if not recipe.data_paths:
+    if isinstance(recipe, ReinforcementRecipe) or not recipe.data_paths:
         return []
     listed = load_collections(recipe.collect) if recipe.collect else []
     needed = [collection for collection in listed if collection.out in recipe.data_paths]
@@ -35,7 +35,7 @@ def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection
 def entry_of(recipe: Path, path: Path) -> AnyData:
     """The entry of a recipe's `data` for a dataset; RecipeError if it has none or several."""
     entries = load_data(recipe)
-    found = [entry for entry in entries if "path" in type(entry).model_fields and _same(entry.path, path)]
+    found = [entry for entry in entries if (named := getattr(entry, "path", None)) is not None and _same(named, path)]
     if len(found) != 1:
         paths = ", ".join(str(getattr(entry, "path", entry.kind)) for entry in entries) or "none"
         raise RecipeError(f"{recipe} has {len(found)} entries under `data` for {path}; it has {paths}")

@@ -70,13 +70,17 @@ def load_collections(path: Path) -> list[Collection]:
     return _checked(path, COLLECTIONS, _yaml(path), "list of datasets")
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_inputs(recipe: Recipe | ReinforcementRecipe) -> None:
     """RecipeError if a dataset or a model to start from is missing."""
     for path in recipe.data_paths:
         if not path.exists():
             raise RecipeError(
                 f"recipe {recipe.name}: there is no data in {path} (relative to {Path.cwd()}); "
-                + ("qwen-vla collect, given the recipe, records it" if recipe.collect else "put your data there")
+                + (
+                    "qwen-vla collect, given the recipe, records it"
+                    if getattr(recipe, "collect", None)
+                    else "put your data there"
+                )
             )
     for field in ("init_from", "expert_from"):
         folder = getattr(recipe, field, None)

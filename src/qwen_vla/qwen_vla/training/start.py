@@ -74,7 +74,7 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
     processor = _processor(start, sources)
     model = start.model if start.model is not None else QwenVLAModel(start.config)
     if known is not None:
-        initialize_new_rows(model, known, len(processor.tokenizer))
+        initialize_new_rows(model.vlm, known, len(processor.tokenizer))
     if recipe.expert_from:
         _take_expert(model, recipe.expert_from)
     for source in sources:
@@ -166,5 +166,5 @@ def _speed_up(model: QwenVLAModel, recipe: Recipe | ReinforcementRecipe) -> None
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if recipe.compile:
         for module in model.modules():
-            if type(module).__name__ in model._no_split_modules:
+            if type(module).__name__ in model.block_names:
                 module.compile()

@@ -37,8 +37,10 @@ class Resumable(Protocol):
         is_main: whether this process is the one that writes.
     """
 
-    recipe: Recipe | ReinforcementRecipe
     step: int
+
+    @property
+    def recipe(self) -> Recipe | ReinforcementRecipe: ...
 
     @property
     def is_main(self) -> bool: ...
@@ -123,7 +125,7 @@ def write_model(
         weights: instead of the model's own.
     """
     with folder_complete_or_absent(folder, model_files) as temporary:
-        model.save_pretrained(temporary, state_dict=weights)
+        model.save_pretrained(temporary, state_dict=None if weights is None else dict(weights))
         processor.save_pretrained(temporary)
         for file, head in heads.items():
             save_file({name: value.contiguous() for name, value in head.items()}, temporary / file)

@@ -189,7 +189,7 @@ def _backward(
     """Gradients of Σ weight · sum / count over all rows of all processes; returns the unweighted losses."""
     totals = dict.fromkeys((name for name, count in counts.items() if count), 0.0)
     for number, batch in enumerate(batches):
-        collect_later(run.wrapped, run.accelerator, last=number == len(batches) - 1)
+        collect_later(run.wrapped, last=number == len(batches) - 1)
         with _precision(run), _fast_attention(run):
             sums = run.wrapped(batch)
         parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}

@@ -202,7 +202,7 @@ def test_loss_with_a_prefix(micro):
     assert differ(losses(model, encoding, changed, mask, torch.tensor([1, 3]), noise).total, base.total)
     plain = losses(model, encoding, actions, mask, None, noise)
     assert_alike(losses(model, encoding, actions, mask, torch.tensor([0, 0]), noise).total, plain.total)
-    assert losses(model, encoding, actions, mask, torch.tensor([4, 2]), noise).count == 1
+    assert losses(model, encoding, actions, mask, torch.tensor([4, 2]), noise).counted == 1
 
 
 def test_training_and_sampling_show_a_prefix_alike(micro):

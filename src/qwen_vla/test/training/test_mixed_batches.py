@@ -95,10 +95,10 @@ def test_every_row_counts_as_if_it_were_alone(any_micro):
     ]
     actions = [alone[i].action_loss.item() for i in (0, 2)]
     assert whole.action_loss.item() == pytest.approx(np.mean(actions), rel=1e-4)
-    assert whole.action_terms.count == 2
+    assert whole.action_terms.counted == 2
     total = sum(alone[i].language_terms.total.item() for i in (1, 3))
     assert whole.language_terms.total.item() == pytest.approx(total, rel=1e-4)
-    assert whole.language_terms.count == (processor.collate(rows)["labels"] != IGNORED_LABEL).sum()
+    assert whole.language_terms.counted == (processor.collate(rows)["labels"] != IGNORED_LABEL).sum()
 
 
 @pytest.mark.parametrize("draws", [1, 2])
@@ -136,7 +136,7 @@ def test_two_halves_reproduce_loss_and_gradients_of_the_whole(micro):
     losses = []
     for name in ("action_terms", "language_terms"):
         terms = [getattr(half, name) for half in halves]
-        losses += [part.total / sum(t.count for t in terms) for part in terms]
+        losses += [part.total / sum(t.counted for t in terms) for part in terms]
     assert sum(losses).item() == pytest.approx((whole.action_loss + whole.language_loss).item(), rel=1e-5)
     for ours, theirs in zip(gradients(losses), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
@@ -150,7 +150,7 @@ def test_a_batch_without_anything_to_learn_still_reaches_every_part(micro):
     batch["action_mask"][:] = False
     output = model(**batch, labels=torch.full_like(batch["input_ids"], IGNORED_LABEL))
     output.loss.backward()
-    assert output.loss == 0 and output.action_terms.count == output.language_terms.count == 0
+    assert output.loss == 0 and output.action_terms.counted == output.language_terms.counted == 0
     for parameter in (*model.action_expert.parameters(), model.vlm.lm_head.weight):
         assert parameter.grad is not None and (parameter.grad == 0).all()
     model.zero_grad()

@@ -441,8 +441,8 @@ def test_counts_are_those_that_the_model_counts(run):
     terms = run.model.action_terms(
         encoding, batch.inputs["actions"], batch.inputs["action_mask"], batch.tau, batch.noise, run.recipe.noise_draws
     )
-    assert counts["action"] == terms.count
-    assert counts["language"] == run.model.language_terms(encoding, batch.inputs["labels"]).count
+    assert counts["action"] == terms.counted
+    assert counts["language"] == run.model.language_terms(encoding, batch.inputs["labels"]).counted
 
 
 def test_a_batch_that_is_slow_to_make_is_waited_for_and_counted(run):

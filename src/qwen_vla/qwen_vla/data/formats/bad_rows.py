@@ -36,18 +36,18 @@ class BadRows:
         Rows already known to be bad are skipped: their missing values are reported.
         """
         flat = np.asarray(values, dtype=float).reshape(len(values), -1)
-        for row in np.flatnonzero(~np.isfinite(flat).all(axis=1)):
+        for row in np.flatnonzero(~np.isfinite(flat).all(axis=1)).tolist():
             if first + row in self.reasons:
                 continue
             channels = np.flatnonzero(~np.isfinite(flat[row])).tolist()
-            self.add(first + row, place(int(row)), f"{column} is not finite in channel {', '.join(map(str, channels))}")
+            self.add(first + row, place(row), f"{column} is not finite in channel {', '.join(map(str, channels))}")
 
     def add_gaps(self, times: np.ndarray, rate_hz: float, first: int, place) -> None:
         """Rows before which time [s] does not advance by one period ± half a period: a frame is missing."""
         steps = np.diff(np.asarray(times, dtype=float))
-        for row in np.flatnonzero(np.abs(steps * rate_hz - 1) > 0.5) + 1:
+        for row in (np.flatnonzero(np.abs(steps * rate_hz - 1) > 0.5) + 1).tolist():
             why = f"missing frame: {steps[row - 1]:.3f} s after the row before, {1 / rate_hz:.3f} s expected"
-            self.add(first + row, place(int(row)), why)
+            self.add(first + row, place(row), why)
 
     def __len__(self) -> int:
         return len(self.reasons)

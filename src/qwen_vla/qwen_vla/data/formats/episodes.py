@@ -71,7 +71,7 @@ class Episode:
     state: Channels | None = None
     actions: Channels | None = None
     defects: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    instructions: Sequence[str] | None = None
+    instructions: Sequence[str] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows = {name: len(channels.values) for name, channels in self.columns.items()}
@@ -86,7 +86,7 @@ class Episode:
         return len(next(iter(self.columns.values())).values)
 
     @property
-    def row_instructions(self) -> Sequence[str]:
+    def row_instructions(self) -> Sequence[str] | np.ndarray:
         """The instruction of every row."""
         return [self.instruction] * len(self) if self.instructions is None else self.instructions
 
@@ -174,6 +174,7 @@ class EpisodeList:
 
     takes: ClassVar[frozenset[str]] = frozenset({"instruction"})
     unreadable: Mapping[str, str] = MappingProxyType({})
+    recordings: ClassVar[Callable[[Path], list[Path]]]
 
     def __init__(self, root: Path, episodes: Sequence[Episode]) -> None:
         """DatasetError without episodes."""
@@ -198,7 +199,7 @@ class EpisodeList:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the contents of all files of the recordings, and of the requested rate and cameras."""
-        paths = [file for path in self.recordings(self.root) for file in files_of(path)]
+        paths = [file for path in type(self).recordings(self.root) for file in files_of(path)]
         return hash_of(data_hash(self.root, paths), self.rate_hz, self.image_keys)
 
     @property

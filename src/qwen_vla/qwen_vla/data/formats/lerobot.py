@@ -87,9 +87,13 @@ class LeRobotReader:
         """Frames of all episodes."""
         return len(self._files)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of the contents of all data, video and metadata files."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         kinds = ("data/**/*.parquet", "videos/**/*.mp4", "images/**/*.*", "meta/*.json*", "meta/**/*.parquet")
         return data_hash(self.root, itertools.chain.from_iterable(self.root.glob(kind) for kind in kinds))
 
@@ -110,7 +114,7 @@ class LeRobotReader:
         cannot be decoded; DatasetError if the camera has no color images."""
         wanted = np.arange(len(self)) if rows is None else rows
         if video := self._video(key):
-            yield from (_attempt(lambda row=row: convert(video.frame(row))) for row in map(int, wanted))
+            yield from (_attempt(lambda row=row, video=video: convert(video.frame(row))) for row in map(int, wanted))
             return
         with ThreadPoolExecutor(2) as pool:
             waiting: deque = deque()
@@ -128,8 +132,9 @@ class LeRobotReader:
 
     def _data(self, key: str, row: int, cell: dict | None) -> bytes:
         """The file of an image, inside the data or beside them."""
-        data = (cell or {}).get("bytes")
-        if data is None and (cell or {}).get("path"):
+        cell = cell or {}
+        data = cell.get("bytes")
+        if data is None and cell.get("path"):
             path = self.root / cell["path"]
             data = path.read_bytes() if path.is_file() else None
         if not data:
@@ -429,7 +434,7 @@ def _column(column: pa.ChunkedArray, feature: Feature) -> tuple[np.ndarray, dict
     flat = array
     while pa.types.is_nested(flat.type):
         flat = flat.flatten()
-    wrong |= {row // feature.size: "has a missing value" for row in np.flatnonzero(_nulls(flat)) if nested}
+    wrong |= {row // feature.size: "has a missing value" for row in np.flatnonzero(_nulls(flat)).tolist() if nested}
     values = _filled(flat, feature)
     return (values.reshape(len(array), *feature.shape) if feature.shape != (1,) else values.reshape(-1)), wrong
 

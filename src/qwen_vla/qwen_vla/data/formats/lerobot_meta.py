@@ -184,7 +184,7 @@ class Metadata:
         names = ("chunk_index", "file_index", "from_timestamp")
         chunk, file, start = (row.get(f"videos/{key}/{name}") for name in names)
         path = _filled(self.root, template, key, {"chunk_index": chunk or 0, "file_index": file or 0}, VIDEO_PATH)
-        return None if None in (chunk, file, start) else VideoPlace(path, float(start))
+        return None if chunk is None or file is None or start is None else VideoPlace(path, float(start))
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -357,4 +357,7 @@ def _tasks_of_table(root: Path) -> dict[int, str]:
 
 def _tasks_of_lines(root: Path) -> dict[int, str]:
     path = root / "meta/tasks.jsonl"
-    return {row.get("task_index"): row.get("task") for row in _json_lines(root, path)} if path.is_file() else {}
+    rows = list(_json_lines(root, path)) if path.is_file() else []
+    if not all("task_index" in row and "task" in row for row in rows):
+        raise DatasetError(f"{path}: every line needs task_index and task")
+    return {row["task_index"]: row["task"] for row in rows}

@@ -26,7 +26,7 @@ GRAY = ("gray", "mono")  # pixel formats without color; many of them are depth
 CODEC, ENCODER_NAME, PIXELS = "h264", "libx264", "yuv420p"
 VIDEO_FORMAT = {"video.codec": CODEC, "video.pix_fmt": PIXELS}
 # Key frames are close together, for random access; crf 18 is visually close to the original.
-ENCODER = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
+ENCODER: dict[str, object] = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
@@ -111,6 +111,8 @@ class VideoFile:
         if (self._stream.pix_fmt or "").startswith(GRAY):
             raise DatasetError(f"its pixels are {self._stream.pix_fmt}; only color images can be used")
         self.codec = self._stream.codec_context.name
+        if self._stream.time_base is None:
+            raise DatasetError("its video has no time base")
         self._base = Fraction(self._stream.time_base)
         packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
         self._times = sorted(pts for pts, _ in packets)
@@ -146,15 +148,17 @@ class VideoFile:
             self._container.seek(key, stream=self._stream, backward=True)
             self._decoder = self._container.decode(self._stream)
         for frame in self._decoder:
+            if frame.pts is None:
+                continue
             self._position = frame.pts
             if frame.pts == wanted:
-                return self._keep(frame)
+                return self._keep(wanted, frame)
             if frame.pts > wanted:
                 break
         self._decoder = None
         raise DatasetError(f"the frame at {self._seconds(wanted):.4f} s is not in the decoded video")
 
-    def _keep(self, frame: av.VideoFrame) -> None:
-        self._kept[frame.pts] = frame.to_ndarray(format="rgb24")
+    def _keep(self, pts: int, frame: av.VideoFrame) -> None:
+        self._kept[pts] = frame.to_ndarray(format="rgb24")
         if len(self._kept) > FRAMES_KEPT:
             self._kept.popitem(last=False)

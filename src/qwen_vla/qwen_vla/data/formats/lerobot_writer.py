@@ -116,7 +116,7 @@ def _blocks(
         step = IMAGES_PER_GROUP if images else len(episode)
         for begin in range(0, len(episode), step):
             rows = np.arange(begin, min(begin + step, len(episode)))
-            cells = {
+            cells: dict[str, list | np.ndarray] = {
                 name: [{"bytes": next(images[name]), "path": None} for _ in rows]
                 if name in images
                 else _cells(episode.frames[name][begin : begin + step], feature)
@@ -149,7 +149,7 @@ def _pngs(images: Iterator[np.ndarray]) -> Iterator[bytes]:
         yield encoded
 
 
-def _cells(rows: np.ndarray, feature: Feature) -> list:
+def _cells(rows: np.ndarray | Sequence[np.ndarray], feature: Feature) -> list:
     """One feature's rows as the values of its column."""
     flat = np.asarray(rows).reshape(len(rows), -1)
     return flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()

@@ -26,7 +26,7 @@ import yaml
 import zstandard
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
-from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema, Statistics
 from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from mcap.writer import CompressionType, Writer
@@ -44,7 +44,7 @@ INTERRUPTED = "the recorder was killed"
 PROFILE, WRITER = "ros2", "qwen_vla_ros"
 CHUNK_SIZE = 1 << 20  # [bytes] read and decompressed at a time
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
-NAMES = {CompressionType.NONE: "", CompressionType.LZ4: "lz4", CompressionType.ZSTD: "zstd"}
+STORED = {"": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}  # names in a file
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"  # of a channel, in rosbag2's terms
 BAG_VERSION = 9
 # Errors of reading where a killed recorder stopped writing.
@@ -177,8 +177,7 @@ def mend(folder: Path) -> Path:
 
 def finish(folder: Path, record: EpisodeRecord) -> Path:
     """Turn NAME.recording with a complete MCAP file into an episode; returns the renamed folder."""
-    summary = _summary(bag_file(folder))
-    statistics = summary.statistics
+    summary, statistics = _summary(bag_file(folder))
     seconds = (statistics.message_end_time - statistics.message_start_time) / 1e9
     dropped = {topic: count.dropped for topic, count in record.topics.items()}
     topics = {
@@ -191,7 +190,7 @@ def finish(folder: Path, record: EpisodeRecord) -> Path:
     }
     changes = {"topics": topics, "seconds": round(seconds, 3), "stopped": record.stopped or utc_now()}
     record.model_copy(update=changes).write(folder)
-    text = yaml.safe_dump(_metadata(bag_file(folder).name, summary), sort_keys=False)
+    text = yaml.safe_dump(_metadata(bag_file(folder).name, summary, statistics), sort_keys=False)
     write_text(folder / METADATA, text)
     for path in folder.iterdir():
         _sync(path)
@@ -210,12 +209,12 @@ def _is_complete(file: Path) -> bool:
     return summary is not None and summary.statistics is not None
 
 
-def _summary(file: Path) -> Summary:
+def _summary(file: Path) -> tuple[Summary, Statistics]:
     with file.open("rb") as stream:
         summary = make_reader(stream).get_summary()
     if summary is None or summary.statistics is None or not summary.statistics.message_count:
         raise DatasetError(f"{file}: no message was recorded")
-    return summary
+    return summary, summary.statistics
 
 
 def _rewrite(file: Path, torn: IO[bytes]) -> None:
@@ -263,16 +262,16 @@ def _complete_records(stream: IO[bytes]) -> Iterator[tuple[CompressionType, Mcap
     while True:
         try:
             record = next(records)
-            inside = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else []
+            if not isinstance(record, Chunk):
+                continue
+            inside = breakup_chunk(record, validate_crc=True)
         except (StopIteration, *TORN):
             return
-        kind = next((kind for kind, name in NAMES.items() if inside and name == record.compression), None)
-        yield from ((kind, one) for one in inside)
+        yield from ((STORED[record.compression], one) for one in inside)
 
 
-def _metadata(file_name: str, summary: Summary) -> dict[str, Any]:
+def _metadata(file_name: str, summary: Summary, statistics: Statistics) -> dict[str, Any]:
     """The content of metadata.yaml, in rosbag2's format."""
-    statistics = summary.statistics
     span = {
         "starting_time": {"nanoseconds_since_epoch": statistics.message_start_time},
         "duration": {"nanoseconds": statistics.message_end_time - statistics.message_start_time},

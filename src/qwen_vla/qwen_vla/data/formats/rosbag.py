@@ -209,7 +209,7 @@ class RosbagEpisodes(EpisodeList):
                 tasks = [(begin, own)] if own else _tasks(said, part.texts, begin, end, bool(options.marker_topic))
                 tasks = tasks or [(begin, (options.instruction or "").strip())]
                 for (start, sentence), until in zip(tasks, [*(time for time, _ in tasks[1:]), end], strict=True):
-                    cut = part.ended if until >= inside[1] else ""
+                    cut = part.ended if inside is None or until >= inside[1] else ""
                     yield _Span(number, start, until, sentence, cut)
             said += [text for _, text in part.texts]
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
@@ -148,7 +149,7 @@ def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str
         column = column[~np.isnan(column)]
         if len(column):
             bounds[:, channel] = np.quantile(column, [LOW, HIGH])
-    return Quantiles(*bounds, tuple(channel_names))
+    return Quantiles(bounds[0], bounds[1], tuple(channel_names))
 
 
 def kept_statistics(context: SourceContext, name: str, channel_names: Sequence[str]) -> Quantiles | None:
@@ -187,7 +188,7 @@ def _object(line: str) -> dict:
     return value
 
 
-def _problem(problem: dict) -> str:
+def _problem(problem: ErrorDetails) -> str:
     place = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
     return f"{place}: {text}" if place else text

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_vla.data.formats.spec import DataError, FileSpec
+from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.inspection.findings import (
     LISTED,
     CameraFinding,
@@ -33,10 +33,11 @@ from qwen_vla.model.configuration import QwenVLAConfig
 
 # The key that only lines of one kind have.
 KINDS = {"poses": NavigationData, "hands": HandData, "entities": TrajectoryData, "messages": ChatData}
+FileData = NavigationData | HandData | TrajectoryData | ChatData
 Frames = Iterator[tuple[str, str]]
 
 
-def spec_of(path: Path) -> FileSpec:
+def spec_of(path: Path) -> FileData:
     """The kind of a JSON Lines file, by the keys of its first object; DataError if it has none of them."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -53,7 +54,7 @@ def spec_of(path: Path) -> FileSpec:
     )
 
 
-def inspect_file(spec: FileSpec, row: int | None = None) -> Findings:
+def inspect_file(spec: FileData, row: int | None = None) -> Findings:
     """What is understood of a file; `row`: the sample to show. ValueError if there is no such row."""
     found = Findings(str(spec.path), spec.kind)
     config = QwenVLAConfig.from_dict(QwenVLAConfig.preset("tiny").to_dict() | {"horizon": getattr(spec, "steps", 64)})
@@ -125,7 +126,7 @@ def _column(name: str, channels: Sequence[str], values: np.ndarray, unit: str) -
 def _chunks(source: Navigation | Hands) -> np.ndarray:
     """(N, channels) the values that are learned; NaN where masked."""
     parts = []
-    for index in source.training:
+    for index in source.training.tolist():
         values, valid = source.chunk(index)
         parts.append(np.where(valid.reshape(len(values), -1), values, np.nan))
     return np.concatenate(parts)

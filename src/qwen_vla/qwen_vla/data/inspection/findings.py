@@ -144,7 +144,7 @@ def as_numbers(values: Sequence[float] | np.ndarray) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
 
 
-def told(instructions: Sequence[str]) -> list[dict[str, Any]]:
+def told(instructions: Sequence[str] | np.ndarray) -> list[dict[str, Any]]:
     """Each instruction with the number of its rows, the most frequent first."""
     texts, counts = np.unique(np.asarray(instructions, dtype=str), return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwen_vla.data.formats.episodes import DatasetError
-from qwen_vla.data.inspection.robot_findings import RobotInspection
+from qwen_vla.data.inspection.findings import CameraFinding
+from qwen_vla.data.robot.robot_recording import RobotRecording
 from qwen_vla.output_files import complete_or_absent
 from qwen_vla.output_paths import png_text
 
@@ -20,29 +22,26 @@ POINTS = 5000  # of a curve
 INCH = 2.2
 
 
-def draw(path: Path, inspection: RobotInspection, maker: str) -> None:
+def draw(path: Path, recording: RobotRecording, cameras: Sequence[CameraFinding], maker: str) -> None:
     """Write the picture as PNG, marked as made by a command."""
-    recording = inspection.recording
     curves = [(name, k) for name, how in recording.reader.maps.items() for k in range(len(how.elements))]
-    cameras = inspection.findings.cameras
     rows = len(cameras) + -(-len(curves) // COLUMNS)
     figure = Figure(figsize=(INCH * SHOTS, INCH * max(rows, 1)), layout="constrained")
     grid = figure.add_gridspec(max(rows, 1), SHOTS)
     for line, camera in enumerate(cameras):
         for shot, row in enumerate(np.linspace(0, len(recording) - 1, SHOTS).astype(int)):
-            _image(figure.add_subplot(grid[line, shot]), inspection, camera.column, camera.tag, int(row))
+            _image(figure.add_subplot(grid[line, shot]), recording, camera.column, camera.tag, int(row))
     wide = SHOTS // COLUMNS
     for place, (name, element) in enumerate(curves):
         line, left = len(cameras) + place // COLUMNS, place % COLUMNS * wide
-        _curve(figure.add_subplot(grid[line, left : left + wide]), inspection, name, element)
+        _curve(figure.add_subplot(grid[line, left : left + wide]), recording, name, element)
     with complete_or_absent(path) as temporary:
         figure.savefig(temporary, format="png", metadata=png_text(maker))
 
 
-def _image(axes: Axes, inspection: RobotInspection, key: str, tag: str, row: int) -> None:
+def _image(axes: Axes, recording: RobotRecording, key: str, tag: str, row: int) -> None:
     axes.set_axis_off()
     axes.set_title(f"{tag}, row {row}", fontsize=7)
-    recording = inspection.recording
     number = int(recording.episode_of[row])
     try:
         axes.imshow(recording.source[number].images[key][row - int(recording.episodes[number, 0])])
@@ -50,9 +49,8 @@ def _image(axes: Axes, inspection: RobotInspection, key: str, tag: str, row: int
         axes.text(0.5, 0.5, "no image", ha="center", gid=str(error))
 
 
-def _curve(axes: Axes, inspection: RobotInspection, name: str, element: int) -> None:
+def _curve(axes: Axes, recording: RobotRecording, name: str, element: int) -> None:
     """One element over all rows, in the robot's unit, and its limits."""
-    recording = inspection.recording
     reader, ranges = recording.reader, recording.reader.ranges[name]
     values = np.concatenate([reader.values(episode, name)[:, element] for episode in recording.source])
     shown = np.unique(np.linspace(0, len(values) - 1, min(len(values), POINTS)).astype(int))

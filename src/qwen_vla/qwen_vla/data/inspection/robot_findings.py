@@ -45,7 +45,7 @@ class RobotInspection:
         if opened:
             self._look_at(*opened)
         if row is not None and self.recording is not None:
-            self._show(row)
+            self._show(self.recording, row)
 
     def _try(self, step: Callable[[], Result]) -> Result | None:
         """The result of a step, or None and a problem."""
@@ -64,55 +64,33 @@ class RobotInspection:
         self._try(lambda: _check_seeds(source))
         spec = self.spec
         arguments = (source, embodiment, spec.columns, spec.cameras, spec.relative_actions)
-        self.recording = self._try(lambda: RobotRecording(*arguments))
-        if self.recording is None:
+        self.recording = recording = self._try(lambda: RobotRecording(*arguments))
+        if recording is None:
             found.columns = [_unused(source, name) for name in _numeric(source)]
             return
-        found.instructions, found.action_kind = told(self.recording.instructions), self.recording.reader.kind
-        self._columns()
-        self.bad = self._try(self.recording.bad_rows) or BadRows()
+        found.instructions, found.action_kind = told(recording.instructions), recording.reader.kind
+        self._columns(recording)
+        self.bad = self._try(recording.bad_rows) or BadRows()
         if spec.use_images:
             for tag in [camera.tag for camera in embodiment.cameras]:
-                self._try(lambda tag=tag: self._camera(tag))
-        self._judge_rows()
+                self._try(lambda tag=tag: self._camera(recording, tag))
+        self._judge_rows(recording)
 
     # --- columns ----------------------------------------------------------------------------------------------------
 
-    def _columns(self) -> None:
-        recording, found = self.recording, self.findings
-        reader = recording.reader
+    def _columns(self, recording: RobotRecording) -> None:
+        found, reader = self.findings, recording.reader
         found.problems += [Problem.of(error, self.spec.path) for error in reader.errors]
-        found.columns = [self._column(name) for name in reader.maps]
+        found.columns = [_column(recording, name) for name in reader.maps]
         for name in reader.maps:
             self._try(lambda name=name: recording.check_column(name))
         found.columns += [_unused(recording.source, name) for name in _numeric(recording.source) - reader.maps.keys()]
 
-    def _column(self, name: str) -> ColumnFinding:
-        reader = self.recording.reader
-        how, ranges = reader.maps[name], reader.ranges[name]
-        low, high = bounds(_all_values(self.recording.source, name))
-        lower, upper, signs = (np.full(how.width, np.nan) for _ in range(3))
-        limits = np.sort(np.stack([how.in_file(ranges.lower), how.in_file(ranges.upper)]), axis=0)
-        picks = list(how.picks)
-        lower[picks], upper[picks], signs[picks] = *limits, np.sign(how.scale)
-        return ColumnFinding(
-            name,
-            how.names,
-            how.mapped_to,
-            how.unit,
-            low,
-            high,
-            as_numbers(lower),
-            as_numbers(upper),
-            [int(sign) if np.isfinite(sign) else 1 for sign in signs],
-        )
-
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _camera(self, tag: str) -> None:
+    def _camera(self, recording: RobotRecording, tag: str) -> None:
         """Decode every image, as training does."""
-        source = self.recording.source
-        key = self.recording.image_key(tag)
+        source, key = recording.source, recording.image_key(tag)
         rows = np.flatnonzero(_fresh(source))
         size, faults = (0, 0), 0
         for row, image in zip(rows, source.images(key, lambda image: image, rows), strict=True):
@@ -123,14 +101,14 @@ class RobotInspection:
                 size = image.shape[1], image.shape[0]
         self.findings.cameras.append(CameraFinding(key, tag, *size, source.codec(key), faults))
 
-    def _judge_rows(self) -> None:
+    def _judge_rows(self, recording: RobotRecording) -> None:
         found, lines = self.findings, self.bad.lines()
         found.bad_rows, found.bad_rows_listed = len(self.bad), lines[:LISTED]
         found.gaps = sum(
             any(why.startswith("missing frame") for why in reasons) for reasons in self.bad.reasons.values()
         )
-        columns = None if self.recording.reader.errors else self._try(self.recording.read)
-        found.usable_rows = int(self._usable(columns).sum()) if columns else 0
+        columns = None if recording.reader.errors else self._try(recording.read)
+        found.usable_rows = int(self._usable(recording, columns).sum()) if columns else 0
         if lines and self.spec.on_bad_rows == "refuse":
             shown = "; ".join(lines[:REASONS_SHOWN]) + (" …" if len(lines) > REASONS_SHOWN else "")
             remedy = "repair them, or skip them with `on_bad_rows: skip`"
@@ -140,17 +118,16 @@ class RobotInspection:
         elif columns and not found.usable_rows:
             found.problems.append(Problem(self.spec.path, "no row is left for training", "repair the bad rows"))
 
-    def _usable(self, columns: RobotColumns) -> np.ndarray:
+    def _usable(self, recording: RobotRecording, columns: RobotColumns) -> np.ndarray:
         """(N,) rows whose chunk has no bad row."""
-        rows, ends = np.arange(len(self.recording)), self.recording.ends
-        steps = self.recording.embodiment.chunk_size + columns.looks_ahead if columns.targets is not None else 1
+        rows, ends = np.arange(len(recording)), recording.ends
+        steps = recording.embodiment.chunk_size + columns.looks_ahead if columns.targets is not None else 1
         return usable_rows(self.bad.mask(len(rows)), np.minimum(rows + steps, ends) - rows)
 
     # --- one row ----------------------------------------------------------------------------------------------------
 
-    def _show(self, row: int) -> None:
+    def _show(self, recording: RobotRecording, row: int) -> None:
         """The row as it is understood: state, action and instruction, and the first action of its chunk."""
-        recording = self.recording
         if not 0 <= row < len(recording):
             raise ValueError(f"--row {row}: {self.spec.path} has rows 0 … {len(recording) - 1}")
         number = int(recording.episode_of[row])
@@ -166,18 +143,39 @@ class RobotInspection:
             "state": state,
             "action": action,
             "instruction": str(recording.instructions[row]),
-            "chunk": self._first_action(row),
+            "chunk": self._first_action(recording, row),
         }
         if not commanded:
             self.findings.sample["action"] = self.findings.sample["chunk"]
 
-    def _first_action(self, row: int) -> dict[str, Any]:
+    def _first_action(self, recording: RobotRecording, row: int) -> dict[str, Any]:
         """By channel, what the model learns as the first action of this row."""
-        columns = None if self.recording.reader.errors else self._try(self.recording.read)
+        columns = None if recording.reader.errors else self._try(recording.read)
         if columns is None or columns.targets is None:
             return {}
         values = columns.targets.chunks(np.array([row]), 1)[0, 0]
-        return dict(zip(self.recording.embodiment.channel_names, as_numbers(values), strict=True))
+        return dict(zip(recording.embodiment.channel_names, as_numbers(values), strict=True))
+
+
+def _column(recording: RobotRecording, name: str) -> ColumnFinding:
+    reader = recording.reader
+    how, ranges = reader.maps[name], reader.ranges[name]
+    low, high = bounds(_all_values(recording.source, name))
+    lower, upper, signs = (np.full(how.width, np.nan) for _ in range(3))
+    limits = np.sort(np.stack([how.in_file(ranges.lower), how.in_file(ranges.upper)]), axis=0)
+    picks = list(how.picks)
+    lower[picks], upper[picks], signs[picks] = *limits, np.sign(how.scale)
+    return ColumnFinding(
+        name,
+        how.names,
+        how.mapped_to,
+        how.unit,
+        low,
+        high,
+        as_numbers(lower),
+        as_numbers(upper),
+        [int(sign) if np.isfinite(sign) else 1 for sign in signs],
+    )
 
 
 def _check_seeds(source: EpisodeSource) -> None:

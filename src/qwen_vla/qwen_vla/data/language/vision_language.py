@@ -122,7 +122,8 @@ class View:
 
     def pairs(self, axis: int) -> list[tuple[int, int]]:
         """Ordered pairs of objects in the image whose positions, or depths (axis 2), differ visibly."""
-        return [(int(a), int(b)) for a in self.seen for b in self.seen if a != b and self._differ(a, b, axis)]
+        seen = self.seen.tolist()
+        return [(a, b) for a in seen for b in seen if a != b and self._differ(a, b, axis)]
 
     def _differ(self, one: int, other: int, axis: int) -> bool:
         a, b = self.points[one, axis], self.points[other, axis]

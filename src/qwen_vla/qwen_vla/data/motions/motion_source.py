@@ -156,7 +156,7 @@ class RobotMotions:
     @property
     def arm_names(self) -> list[str | None]:
         """Names of the arms in instructions; None for a single arm."""
-        names = [arm.name.replace("_", " ") for arm in self.embodiment.arms]
+        names: list[str | None] = [arm.name.replace("_", " ") for arm in self.embodiment.arms]
         return names if len(names) > 1 else [None]
 
     def prompt(self, motion: Motion, sentence: str) -> str:

@@ -243,7 +243,8 @@ class Planner:
         length = float(np.linalg.norm(point * CM - self.pose[:3, 3]))
         if length < 2 * CM:
             raise Infeasible
-        return (Reach(tuple(map(int, point)), length, place),)
+        x, y, z = point.tolist()
+        return (Reach((x, y, z), length, place),)
 
     def _arc(self, rng: np.random.Generator) -> tuple[Step, ...]:
         axis = _choose(rng, AXES)
@@ -261,11 +262,12 @@ class Planner:
         axes = rng.permutation(3)[: int(rng.integers(2, 4))]
         pairs = list(DIRECTIONS)
         longest = max(4, self._longest() // 2)
-        steps: list[Step] = [Move(pairs[2 * axis + rng.integers(2)], int(rng.integers(2, longest))) for axis in axes]
+        moves = [Move(pairs[2 * axis + rng.integers(2)], int(rng.integers(2, longest))) for axis in axes]
+        steps: list[Step] = [*moves]
         if self.gripper is not None and rng.random() < 0.4:
             steps.append(Grip(0 if self.opening >= 0.5 else 100))
         if rng.random() < 0.5:
-            away = sum(np.array(DIRECTIONS[step.direction]) * step.centimetres for step in steps[: len(axes)]) * CM
+            away = sum(np.array(DIRECTIONS[move.direction]) * move.centimetres for move in moves) * CM
             steps.append(Return(tuple(self.pose[:3, 3]), float(np.linalg.norm(away))))
         return tuple(steps)
 
@@ -343,7 +345,7 @@ class Planner:
         return float((slope / self.speed).max())
 
     def _gripper_time(self, change: float) -> float:
-        if not change:
+        if self.gripper is None or not change:
             return 0.0
         travel = abs(change * (self.gripper.open - self.gripper.closed))
         at_limit = PEAK * travel / (SPEED_SHARE * self.embodiment.limits[self.gripper.joint].velocity)

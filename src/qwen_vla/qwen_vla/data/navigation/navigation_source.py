@@ -194,7 +194,7 @@ class Navigation:
 
     def _quantiles(self) -> Quantiles:
         """q01/q99 of the training waypoints, widened to hold 0: STOP must not be clipped, even if it is rare."""
-        found = [self.chunk(index) for index in self.training]
+        found = [self.chunk(index) for index in self.training.tolist()]
         values = np.concatenate([waypoints for waypoints, _ in found])
         valid = np.concatenate([valid for _, valid in found])[:, None]
         bounds = quantiles(values, valid, CHANNELS)

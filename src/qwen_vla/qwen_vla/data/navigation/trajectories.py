@@ -180,7 +180,7 @@ class Trajectories:
     def _quantiles(self) -> dict[str, Quantiles]:
         """q01/q99 of the training points, per space."""
         by_space: dict[str, list[int]] = {}
-        for index in self.training:
+        for index in self.training.tolist():
             by_space.setdefault(self._at(index)[0].space, []).append(index)
         for moment in self.moments:  # a space that occurs only in held-out moments
             by_space.setdefault(moment.space, [])

@@ -45,6 +45,8 @@ class AbsoluteTargets:
         if not self.rests:
             found = self.layout.unwrap(found, found[:, 0] if self.measured is None else self.measured[rows])
         if self.relative:
+            if self.measured is None:
+                raise ValueError("relative actions need the measured positions, which were not recorded")
             found = found - self.measured[rows][:, None]
         return np.where((ahead >= last)[..., None], 0, found) if self.rests else found
 

@@ -33,6 +33,6 @@ def _curve(strength: float, rng: np.random.Generator) -> np.ndarray:
 
 def _levels(*curves: np.ndarray) -> np.ndarray:
     """(1, 256, 3) the mapped levels."""
-    gain, gamma, offset = sum(curves).T
+    gain, gamma, offset = sum(curves, np.zeros((3, 3))).T
     values = np.exp(gain) * LEVELS[:, None] ** np.exp(gamma) + offset
     return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)[None]

@@ -93,7 +93,8 @@ class HandEpisode:
         present &= self.present[side][rows]
         to_wrist = self.rotations[side][frame].inv()
         move = to_wrist.apply(self.positions[side][rows] - self.positions[side][frame])
-        turn = (to_wrist * self.rotations[side][rows]).as_rotvec()
+        rotations = self.rotations[side][rows]  # pyright: ignore[reportArgumentType]  # scipy's hint lacks index arrays
+        turn = (to_wrist * rotations).as_rotvec()
         values = np.concatenate([move, turn, self.pca[side][rows]], axis=1)
         return values, np.repeat(present[:, None], values.shape[1], axis=1)
 

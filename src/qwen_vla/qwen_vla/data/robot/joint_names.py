@@ -154,5 +154,5 @@ def _words(name: str) -> set[str]:
 
 def _split(name: str) -> Words:
     """Lower-case words and numbers of a name; l and r are left and right."""
-    words = re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+    words: list[str] = re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
     return tuple(SIDES.get(word, word) for word in words)

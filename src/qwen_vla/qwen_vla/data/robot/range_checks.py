@@ -107,14 +107,14 @@ class Ranges:
         known = [place for place, name in enumerate(self.names) if name in index]
         picked = [index[self.names[place]] for place in known]
         own, bounds = self.select(known), np.stack([quantiles.q01, quantiles.q99])[:, picked]
-        own._refuse(own._outside(bounds).any(axis=0), bounds, "q01 or q99 are outside the limits", where)
+        own._refuse(np.any(own._outside(bounds), axis=0), bounds, "q01 or q99 are outside the limits", where)
 
     def select(self, places: Sequence[int]) -> Ranges:
         """Only the elements at these places."""
         chosen = list(places)
         names, units = ([of[place] for place in chosen] for of in (self.names, self.units))
-        arrays = (values[chosen] for values in (self.lower, self.upper, self.margin))
-        return Ranges(tuple(names), *arrays, tuple(units), self.grippers)
+        lower, upper, margin = (values[chosen] for values in (self.lower, self.upper, self.margin))
+        return Ranges(tuple(names), lower, upper, margin, tuple(units), self.grippers)
 
     def _outside(self, values: np.ndarray) -> np.ndarray:
         """(..., elements) whether a value is outside its limits and their margin."""
@@ -127,7 +127,7 @@ class Ranges:
         shown = [
             f"{self.names[e]} {bounds[0, e]:.3g} … {bounds[1, e]:.3g} {self.units[e]} (limits {self.lower[e]:.3g} … "
             f"{self.upper[e]:.3g}{self._hint(e, float(np.abs(bounds[:, e]).max()))})"
-            for e in np.flatnonzero(wrong)
+            for e in np.flatnonzero(wrong).tolist()
         ]
         only_grippers = all(self.names[e] in self.grippers for e in np.flatnonzero(wrong))
         remedy = GRIPPER_REMEDY if only_grippers else UNIT_REMEDY

@@ -131,6 +131,13 @@ class ColumnReader:
         return tuple(dict.fromkeys(column.column for column in named if column.column in self.source.features))
 
     @property
+    def _commands(self) -> Column:
+        """The column of the actions, in a recording of them."""
+        if self.action is None:
+            raise DatasetError(f"{self.source.name} has no column of actions; name it under `columns`")
+        return self.action
+
+    @property
     def _needs_poses(self) -> bool:
         return self.embodiment.control_mode is ControlMode.EEF_DELTA
 
@@ -164,17 +171,21 @@ class ColumnReader:
         if self.kind in ("poses", "pose_steps"):
             yield from self._commanded_tips(episode, measured)
             return
-        commanded = self._commanded_joints(episode, joints) if self.kind == "joints" else None
-        if commanded is None and joints is None:
+        if self.kind == "joints":
+            commanded = self._commanded_joints(episode, joints)
+            yield "commanded", self._forward(commanded)
+        elif joints is not None:
+            commanded = next_rows(joints)
+            yield "commanded", next_rows(measured)
+        else:
             raise DatasetError(
                 f"{episode.name}: without the column {self.columns.joints.column} the gripper is unknown"
             )
-        yield "commanded", next_rows(measured) if commanded is None else self._forward(commanded)
-        yield "grippers", self._fractions(next_rows(joints) if commanded is None else commanded)
+        yield "grippers", self._fractions(commanded)
 
     def _commanded_joints(self, episode: Episode, joints: np.ndarray | None) -> np.ndarray:
         if self.kind == "joints":
-            return self.values(episode, self.action.column)
+            return self.values(episode, self._commands.column)
         if joints is None:
             raise DatasetError(f"{episode.name} has neither joint commands nor {self.columns.joints.column}")
         return next_rows(joints)
@@ -191,8 +202,8 @@ class ColumnReader:
         return self._forward(joints)
 
     def _commanded_tips(self, episode: Episode, measured: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        kind = self._rotation(self.action)
-        width, values = len(PLACE) + len(ELEMENTS[kind]), self.values(episode, self.action.column)
+        kind = self._rotation(self._commands)
+        width, values = len(PLACE) + len(ELEMENTS[kind]), self.values(episode, self._commands.column)
         poses, grippers, at = [], np.full((len(values), len(self.grippers)), np.nan), 0
         for arm, gripper in enumerate(self.grippers):
             part = _poses(values[:, at : at + width], kind)
@@ -241,7 +252,7 @@ class ColumnReader:
             odometry = self.values(episode, self.columns.odometry.column)
             yield "state", odometry
         if self.kind == "velocities":
-            yield "values", self.values(episode, self.action.column)
+            yield "values", self.values(episode, self._commands.column)
         elif odometry is None:
             raise DatasetError(
                 f"{episode.name} has no column {self.columns.odometry.column}; name the column of the odometry"

@@ -43,7 +43,7 @@ ROBOT_OF_STATISTICS = {"control_mode", "rate_hz", "arms", "urdf"}
 class RobotData(RobotDataset):
     """Demonstrations, or single labeled frames without actions, of one robot."""
 
-    kind: Literal["robot"]
+    kind: Literal["robot"]  # pyright: ignore[reportGeneralTypeIssues]  # required in a recipe
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
@@ -106,22 +106,27 @@ class RobotSource:
             return None
         tasks, number = np.unique(self._tasks[rows].astype(str), return_inverse=True)
         others = self._other_prompts.of(tasks) if self.targets is not None else []
-        labeled = self.labels is not None and bool(self.images)
         return SampleTable(
             rows,
             (*(self.info.prompt(task) for task in tasks), *others),
             number,
             self.images,
-            None if self.targets is None else self._ready[: len(rows)],
+            None if self._ready is None else self._ready[: len(rows)],
             None if self._states is None else self._states[rows],
-            self._point_columns(rows) if labeled else None,
+            self._point_columns(rows),
             self.spec.colour_jitter,
             self._others(len(tasks)) if len(others) else None,
         )
 
     def chunk(self, index: int) -> np.ndarray:
         """(steps, channels) the actions after a frame, in physical units."""
-        return self.targets.chunks(np.array([index]), self._length(index))[0]
+        return self._chunks(np.array([index]), self._length(index))[0]
+
+    def _chunks(self, rows: np.ndarray, steps: int) -> np.ndarray:
+        """(rows, steps, channels) the actions after some frames, in physical units."""
+        if self.targets is None:
+            raise DatasetError(f"{self.spec.path}: its frames have no actions")
+        return self.targets.chunks(rows, steps)
 
     def label(self, index: int) -> Label | None:
         if self.targets is None:
@@ -217,10 +222,10 @@ class RobotSource:
         if self.targets is not None:
             name = self.info.dataset
             found[name] = kept_statistics(context, name, self.info.channel_names) or self._action_quantiles()
-        if self._reads_state:
+        if (state := self.state) is not None and self._reads_state:
             name = self.info.state_dataset
             found[name] = kept_statistics(context, name, self.state_names) or self._quantiles(
-                "state", lambda: [self.state[self.training]], self.state_names
+                "state", lambda: [state[self.training]], self.state_names
             )
         return found
 
@@ -264,11 +269,11 @@ class RobotSource:
 
     def _chunk_blocks(self) -> Iterator[np.ndarray]:
         if self.steps:
-            for index in self.training:
-                yield self.targets.chunks(np.array([index]), self._length(index))[0].astype(np.float32)
+            for index in self.training.tolist():
+                yield self.chunk(index).astype(np.float32)
             return
         for start in range(0, len(self.training), BLOCK):
-            chunks = self.targets.chunks(self.training[start : start + BLOCK], self.info.horizon)
+            chunks = self._chunks(self.training[start : start + BLOCK], self.info.horizon)
             yield chunks.reshape(-1, chunks.shape[-1]).astype(np.float32)
 
     def _normalize(self) -> None:
@@ -329,7 +334,9 @@ class RobotSource:
         prompts = tasks + np.arange(tasks * self._other_prompts.robots).reshape(tasks, -1)
         return OtherPrompts(self._other_prompts.share, prompts, rest, np.asarray(layout.grippers, int))
 
-    def _point_columns(self, rows: np.ndarray) -> PointLabels:
+    def _point_columns(self, rows: np.ndarray) -> PointLabels | None:
+        if self.labels is None or self.openings is None or not self.images:
+            return None
         cameras = [self.labels.cameras.index(tag) for tag in self.camera_tags]
         objects = np.stack(
             [column[rows].reshape(-1) for column in (self.labels.object, self.labels.goal)], axis=1
@@ -337,7 +344,7 @@ class RobotSource:
         return point_columns(self.labels, rows, cameras, objects, self.openings[rows])
 
     def _point_labels(self, index: int, tags: Iterable[str]) -> PointLabels | None:
-        if self.labels is None or not tags:
+        if self.labels is None or self.openings is None or not tags:
             return None
         cameras = [self.labels.cameras.index(tag) for tag in tags]
         number, goal = int(self.labels.object[index]), int(self.labels.goal[index])

@@ -46,7 +46,8 @@ def cached_quantiles(root: Path, made_from: dict, blocks: Blocks, names: Sequenc
         known = read_json(path, CachedQuantiles, "delete it to compute it again")
         if known.made_from == wanted:
             return known.quantiles.quantiles
-    found = Quantiles(*exact_quantiles(blocks, (LOW, HIGH)), tuple(names))
+    low, high = exact_quantiles(blocks, (LOW, HIGH))
+    found = Quantiles(low, high, tuple(names))
     write_json(path, {"made_from": wanted, "quantiles": found.to_json()})
     return found
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 HALF = (torch.bfloat16, torch.float16)
-_DTYPE = torch.Tensor.dtype.__get__
+_DTYPE = inspect.getattr_static(torch.Tensor, "dtype").__get__
 
 
 class Float32(TorchFunctionMode):
@@ -27,8 +28,7 @@ class Float32(TorchFunctionMode):
             return _single(func(*args, **kwargs))
         if func == _DTYPE:
             return _single(func(*args, **kwargs))
-        args, kwargs = pytree.tree_map(_single, (args, kwargs))
-        return func(*args, **kwargs)
+        return func(*pytree.tree_map(_single, args), **pytree.tree_map(_single, kwargs))
 
 
 def _single(value: Any) -> Any:

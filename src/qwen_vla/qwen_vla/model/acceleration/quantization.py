@@ -40,6 +40,10 @@ def quantized(model: QwenVLAModel, choice: str) -> QwenVLAModel:
 class Float8Linear(nn.Module):
     """A linear layer with an 8-bit weight [out, in] and a scale per row; inputs are rounded likewise, per token."""
 
+    weight: torch.Tensor
+    scale: torch.Tensor
+    one: torch.Tensor
+
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features

@@ -122,7 +122,8 @@ class ChunkRunner:
         batch = dict(batch)
         if "images" in batch:
             batch["pixel_values"] = self._transform.patchify(self._transform.rounded(batch.pop("images")))
-        encoding = self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        encoding = self.model.encode(**inputs, right_padded=False)
         return self.model.expert_context(encoding, action_mask.bool().any(dim=-1))
 
     def _grid(self, images: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -7,19 +7,26 @@ would fetch code or other weights (`auto_map`, `attn_implementation`, `quantizat
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qwen_vla.validation_errors import as_text
 
-TAU_DISTRIBUTIONS = ("beta", "logit_normal")
-TAU_DIRECTIONS = ("clean", "noise")
-IMAGE_ORDERS = ("after_text", "before_text")
-PROPRIOCEPTION = ("off", "text", "token")
-ATTENTION_PATTERNS = ("bidirectional", "prefix", "causal")
-ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu", "quick_gelu")  # functions of torch, by transformers' name
-
+TauDistribution = Literal["beta", "logit_normal"]
+TauDirection = Literal["clean", "noise"]
+ImageOrder = Literal["after_text", "before_text"]
+Proprioception = Literal["off", "text", "token"]
+AttentionPattern = Literal["bidirectional", "prefix", "causal"]
+CHOICES: dict[str, tuple[str, ...]] = {  # of the fields of `ConfigFile`
+    "tau_distribution": get_args(TauDistribution),
+    "tau_direction": get_args(TauDirection),
+    "image_order": get_args(ImageOrder),
+    "proprioception": get_args(Proprioception),
+    "attention_pattern": get_args(AttentionPattern),
+}
+# Functions of torch, by transformers' name.
+Activation = Literal["silu", "gelu", "gelu_pytorch_tanh", "relu", "quick_gelu"]
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Token = Annotated[int, Field(ge=0, le=2**24)]
@@ -58,7 +65,7 @@ class TextTower(_Tower):
     num_attention_heads: Count = 16
     num_key_value_heads: Count = 4
     head_dim: Count = 256
-    hidden_act: Literal[ACTIVATIONS] = "silu"
+    hidden_act: Activation = "silu"
     max_position_embeddings: Annotated[int, Field(ge=1, le=2**24)] = 32_768
     initializer_range: Share = 0.02
     rms_norm_eps: Share = 1e-6
@@ -94,7 +101,7 @@ class VisionTower(_Tower):
 
     depth: Layers = 27
     hidden_size: Count = 1152
-    hidden_act: Literal[ACTIVATIONS] = "gelu_pytorch_tanh"
+    hidden_act: Activation = "gelu_pytorch_tanh"
     intermediate_size: Count = 4304
     num_heads: Count = 16
     in_channels: Literal[3] = 3
@@ -142,7 +149,7 @@ class Expert(_Tower):
     rotary_dim: Count = 64
     rope_theta: Positive = 1e7
     mrope_section: list[int] | None = None
-    attention_pattern: Literal[ATTENTION_PATTERNS] = "bidirectional"
+    attention_pattern: AttentionPattern = "bidirectional"
     state_token: bool = False
 
 
@@ -153,14 +160,14 @@ class ConfigFile(_Tower):
     expert_config: Expert
     horizon: Annotated[int, Field(ge=1, le=4096)] = 16
     image_size: Annotated[int, Field(ge=1, le=4096)] = 256
-    image_order: Literal[IMAGE_ORDERS] = "after_text"
+    image_order: ImageOrder = "after_text"
     history_frames: Annotated[int, Field(ge=1, le=64)] = 1
     history_rate: Annotated[float, Field(gt=0, le=1000)] = 2.0
-    proprioception: Literal[PROPRIOCEPTION] = "off"
+    proprioception: Proprioception = "off"
     context_layer: Layers | None = None
-    attention_pattern: Literal[ATTENTION_PATTERNS] = "bidirectional"
-    tau_distribution: Literal[TAU_DISTRIBUTIONS] = "beta"
-    tau_direction: Literal[TAU_DIRECTIONS] = "clean"
+    attention_pattern: AttentionPattern = "bidirectional"
+    tau_distribution: TauDistribution = "beta"
+    tau_direction: TauDirection = "clean"
     beta_alpha: Positive = 1.5
     beta_beta: Positive = 1.0
     tau_scale: Annotated[float, Field(gt=0, le=1)] = 0.999

@@ -67,17 +67,20 @@ class EmbodimentInfo:
         The model's waypoints are increments, each from the previous one; in a chunk they are poses relative to the
         base at the observation. All other channels are unchanged.
         """
-        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
-            return actions
-        return self.layout.encode(Action(base=accumulated(np.zeros(3), self.layout.decode(actions).base)))
+        steps = self._waypoints(actions)
+        return actions if steps is None else self.layout.encode(Action(base=accumulated(np.zeros(3), steps)))
 
     def from_chunk(self, rows: np.ndarray) -> np.ndarray:
         """Undo `to_chunk`."""
-        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
+        poses = self._waypoints(rows)
+        if poses is None:
             return rows
-        poses = self.layout.decode(rows).base
         start = np.zeros_like(poses[..., :1, :])
         return self.layout.encode(Action(base=increments(np.concatenate([start, poses], axis=-2))))
+
+    def _waypoints(self, rows: np.ndarray) -> np.ndarray | None:
+        """The rows as waypoints (..., steps, 3); None in another control mode."""
+        return self.layout.decode(rows).base if self.control_mode is ControlMode.BASE_WAYPOINTS else None
 
     @property
     def state_dataset(self) -> str:

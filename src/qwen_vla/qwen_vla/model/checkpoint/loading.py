@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ def load_model(folder: Path, dtype: torch.dtype, config: QwenVLAConfig | None = 
     return model
 
 
-def read_configuration(folder: Path, **changes: object) -> QwenVLAConfig:
+def read_configuration(folder: Path, **changes: Any) -> QwenVLAConfig:
     """The configuration of a checkpoint; ValueError names config.json if its values contradict each other."""
     try:
         return QwenVLAConfig.from_pretrained(folder, **changes)

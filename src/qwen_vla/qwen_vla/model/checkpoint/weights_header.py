@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -13,8 +13,13 @@ from qwen_vla.validation_errors import as_text
 
 LONGEST_HEADER = 100_000_000  # [bytes] limit of the format
 LENGTH_BYTES = 8  # the header's length stands before it, little endian
-ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
-ITEM_BYTES |= dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1)
+Bytes8 = Literal["F64", "I64", "U64"]
+Bytes4 = Literal["F32", "I32", "U32"]
+Bytes2 = Literal["BF16", "F16", "I16", "U16"]
+Bytes1 = Literal["I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"]
+ITEM_BYTES = {
+    name: size for kind, size in ((Bytes8, 8), (Bytes4, 4), (Bytes2, 2), (Bytes1, 1)) for name in get_args(kind)
+}
 Size = Annotated[int, Field(ge=0, le=2**48)]
 
 
@@ -23,7 +28,7 @@ class TensorRecord(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    dtype: Literal[tuple(ITEM_BYTES)]
+    dtype: Bytes8 | Bytes4 | Bytes2 | Bytes1
     shape: Annotated[tuple[Size, ...], Field(max_length=8)]
     data_offsets: tuple[Size, Size]
 

@@ -46,9 +46,8 @@ class Resampling:
         key = (*image.shape[:2], device)
         if key not in self._matrices:
             weights = area_weights if shrinks(image, (self._size, self._size)) else linear_weights
-            self._matrices[key] = tuple(
-                torch.from_numpy(weights(length, self._size)).to(device) for length in image.shape[:2]
-            )
+            rows, columns = (torch.from_numpy(weights(side, self._size)).to(device) for side in image.shape[:2])
+            self._matrices[key] = rows, columns
         return self._matrices[key]
 
 

@@ -51,7 +51,8 @@ class ImageTransform:
     def fit(self, image: Any) -> np.ndarray:
         """An image of a conversation in its own shape, as Qwen shows it, of at most `CHAT_IMAGE_TOKENS` tokens."""
         image, factor = checked_image(image), self.patch_size * self.merge_size
-        return resized(image, fitted_size(*image.shape[:2], factor, CHAT_IMAGE_TOKENS))
+        height, width = image.shape[:2]
+        return resized(image, fitted_size(height, width, factor, CHAT_IMAGE_TOKENS))
 
     def tokens_of(self, image: np.ndarray) -> int:
         """Tokens of a resized image."""
@@ -75,6 +76,14 @@ class ImageTransform:
     def _affine(self) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
         return {}
 
+    def _affine_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factor and offset [3] of the normalization; cached: a captured function cannot copy them to the device."""
+        if device not in self._affine:
+            mean, std = (np.array(values, np.float32) for values in (self.image_mean, self.image_std))
+            scale, offset = (torch.from_numpy(x).to(device) for x in (1.0 / (255.0 * std), mean / std))
+            self._affine[device] = scale, offset
+        return self._affine[device]
+
     @functools.cached_property
     def resampling(self) -> Resampling:
         """`resize` as matrix products; `rounded` converts the result to pixels."""
@@ -90,11 +99,7 @@ class ImageTransform:
 
         Also [N, T, h, w, 3], the T frames of each step of a video; an image is the same in all of them.
         """
-        mean, std = np.float32(self.image_mean), np.float32(self.image_std)
-        key = images.device
-        if key not in self._affine:  # cached: a captured function cannot copy it to the device
-            self._affine[key] = tuple(torch.from_numpy(x).to(key) for x in (1.0 / (255.0 * std), mean / std))
-        scale, offset = self._affine[key]
+        scale, offset = self._affine_on(images.device)
         values = images.to(torch.float32).mul_(scale).sub_(offset)
         count, patch, merge = len(images), self.patch_size, self.merge_size
         rows, columns = (side // patch // merge for side in images.shape[-3:-1])
@@ -106,5 +111,5 @@ class ImageTransform:
 
 def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
     """The image transform that matches a model configuration."""
-    vision = config.vlm_config.vision_config
-    return ImageTransform(config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    frames, side = config.patch_shape
+    return ImageTransform(config.image_size, side, config.vision.spatial_merge_size, frames)

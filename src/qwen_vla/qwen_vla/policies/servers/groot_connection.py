@@ -24,16 +24,15 @@ class GrootConnection(ServerConnection):
         super().__init__(f"groot://{address}")
         self._address, self._key, self._encode = address, key, encode
         self._context: zmq.Context | None = None
-        self._socket: zmq.Socket | None = None
-        self._events: zmq.Socket | None = None
+        self._sockets: tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None = None  # of requests, and of its events
 
     def _connect(self) -> dict[str, Any]:
         self._context = zmq.Context()  # its own: sockets of one context share names of their monitors
-        self._socket = self._context.socket(zmq.REQ)
-        self._socket.set(zmq.MAXMSGSIZE, LARGEST_ANSWER)
-        self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        socket = self._context.socket(zmq.REQ)
+        socket.set(zmq.MAXMSGSIZE, LARGEST_ANSWER)
+        self._sockets = socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
-            self._socket.connect(f"tcp://{self._address}")
+            socket.connect(f"tcp://{self._address}")
             self._exchange({"endpoint": "ping"}, CONNECT_SECONDS)
             return _modalities(self._exchange({"endpoint": "get_modality_config"}, CONNECT_SECONDS))
         except (zmq.ZMQError, OSError, ValueError, ArithmeticError) as error:
@@ -41,26 +40,29 @@ class GrootConnection(ServerConnection):
             raise ConnectionError(f"no policy responds at {self}: {error}") from error
 
     def _exchange(self, fields: Mapping[str, Any], seconds: float) -> Any:
+        if self._sockets is None:
+            raise ConnectionError(f"{self} is not connected")
         token = {"api_token": self._key} if self._key else {}
-        self._socket.send(pack({**fields, **token}, self._encode))
+        socket, events = self._sockets
+        socket.send(pack({**fields, **token}, self._encode))
         try:
-            answer = unpack_value(self._receive(seconds))
+            answer = unpack_value(self._receive(socket, events, seconds))
         except RequestError as error:
             raise ArithmeticError(f"{self} sent an invalid response: {error}") from error
         if isinstance(answer, Mapping) and "error" in answer:
             raise ValueError(f"{self} refuses: {str(answer['error'])[-500:]}")
         return answer
 
-    def _receive(self, seconds: float) -> bytes:
+    def _receive(self, socket: zmq.Socket[bytes], events: zmq.Socket[bytes], seconds: float) -> bytes:
         """The response; ConnectionError as soon as the connection is lost, which ZeroMQ would hide."""
         poller = zmq.Poller()
-        for socket in (self._socket, self._events):
-            poller.register(socket, zmq.POLLIN)
-        ready = dict(poller.poll(1000 * seconds))
-        if self._socket in ready:
-            return self._socket.recv()
-        if self._events in ready:
-            recv_monitor_message(self._events)
+        for each in (socket, events):
+            poller.register(each, zmq.POLLIN)
+        ready = dict(poller.poll(int(1000 * seconds)))
+        if socket in ready:
+            return socket.recv()
+        if events in ready:
+            recv_monitor_message(events)
             raise ConnectionError(
                 f"the connection to {self} was lost: it ended, or its response was above {LARGEST_ANSWER} bytes"
             )
@@ -69,7 +71,7 @@ class GrootConnection(ServerConnection):
     def _disconnect(self) -> None:
         if self._context is not None:
             self._context.destroy(linger=0)
-            self._context = self._socket = self._events = None
+            self._context = self._sockets = None
 
 
 def _modalities(config: Any) -> dict[str, Any]:

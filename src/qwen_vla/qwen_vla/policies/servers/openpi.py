@@ -106,7 +106,8 @@ class OpenPiPolicy(ServerPolicy):
         return [*other, *super().misfits(embodiment)]
 
     def _fields(self, observation: Observation, seed: int | None) -> dict[str, Any]:
-        needs, fields = self._needs, {self._needs.prompt: observation.instruction}
+        needs = self._needs
+        fields: dict[str, Any] = {needs.prompt: observation.instruction}
         for key, image in self._images(observation).items():
             _put(fields, key, np.moveaxis(image, -1, -3) if needs.channels_first else image)
         for key, positions in self._states(observation).items():

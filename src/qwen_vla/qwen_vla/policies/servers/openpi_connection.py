@@ -43,6 +43,8 @@ class OpenPiConnection(ServerConnection):
             raise ConnectionError(f"no policy responds at {self}: {error}") from error
 
     def _exchange(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        if self._connection is None:
+            raise ConnectionError(f"{self} is not connected")
         try:
             self._connection.send(pack(fields, openpi_array))
             frame = self._connection.recv(timeout=seconds)

@@ -100,10 +100,12 @@ class ServerPolicy(ABC):
 
     def _states(self, observation: Observation) -> dict[str, np.ndarray]:
         """The server's key and float32 positions of each part of the state."""
-        joints = self._needs.joints
-        if joints and np.shape(observation.state) != (len(joints),):
-            raise ValueError(f"the state must be {len(joints)} numbers, got {describe(observation.state)}")
-        return dict(self._needs.sent_state(observation.state)) if joints else {}
+        joints, state = self._needs.joints, observation.state
+        if not joints:
+            return {}
+        if state is None or np.shape(state) != (len(joints),):
+            raise ValueError(f"the state must be {len(joints)} numbers, got {describe(state)}")
+        return dict(self._needs.sent_state(state))
 
     def _expect(self, what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         """An array of this shape; ArithmeticError if it is not one."""

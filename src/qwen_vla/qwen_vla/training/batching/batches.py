@@ -124,13 +124,14 @@ class Batches:
         for source, run in groupby(samples, key=lambda sample: getattr(sample, "source", None)):
             chosen = list(run)
             if source is None:
-                parts.append(self.collate(chosen, horizon))
+                parts.append(self.collate([sample for sample in chosen if isinstance(sample, Sample)], horizon))
             else:
-                parts.append(source.batch([sample.row for sample in chosen], horizon))
+                rows = [sample.row for sample in chosen if isinstance(sample, ResidentRow)]
+                parts.append(source.batch(rows, horizon))
         if len(parts) > 1:
             device = next(source.device for source in self.resident if source is not None)
             parts = [part.to(device) for part in parts]
-        return joined(parts, self.config.vlm_config.text_config.pad_token_id)
+        return joined(parts, self.processor.pad_id)
 
     def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Flow times [rows, draws], noise [rows, draws, H, K] and lengths of prefixes [rows] of the global batch."""
@@ -204,6 +205,8 @@ class Prefetch:
 
     def take(self, step: int) -> list[Batch]:
         """The batches of `step`, which must follow the previous one."""
+        if self._next is None:
+            raise IndexError(f"no batches were prepared for step {step}: the last one is {self._end - 1}")
         began = time.perf_counter()
         batches = self._next.result()
         self.waited += time.perf_counter() - began

@@ -15,7 +15,7 @@ import torch
 
 from qwen_vla.data.mixture import Row
 from qwen_vla.data.samples import SampleSource
-from qwen_vla.data.table import SampleTable, uniforms
+from qwen_vla.data.table import SampleTable, Tabled, uniforms
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import PointLabels, Sample
 from qwen_vla.training.batching.batch import Batch
@@ -53,12 +53,14 @@ class ResidentSource:
         self._others, self._jitter = table.others, table.colour_jitter
         self._shown = {tag: table.images[tag].shown[table.index] for tag in self.tags}
         self._frames = {tag: self._kept(table.images[tag].frames) for tag in self.tags}
-        self._actions, self._states = self._kept(table.actions), self._kept(table.states)
+        self._actions, self._states = (
+            None if column is None else self._kept(column) for column in (table.actions, table.states)
+        )
         order = [list(table.images).index(tag) for tag in self.tags]
         self._labels = None if table.labels is None else self._targets(table.labels, order)
         self._tokenize(table)
-        if self._others:
-            self._rest, self._grippers = self._kept(self._others.rest), self._kept(self._others.grippers)
+        others = self._others
+        self._hold = None if others is None else (self._kept(others.rest), self._kept(others.grippers))
 
     def batch(self, rows: Sequence[Row], horizon: int) -> Batch:
         """The batch that `QwenVLAProcessor.collate` makes of the rows' samples, on the device."""
@@ -70,16 +72,14 @@ class ResidentSource:
         if self.tags:
             inputs |= self._pixels(place, seeds)
         if self._actions is not None:
-            inputs |= self._chunks(chosen, held, horizon)
+            inputs |= self._chunks(self._actions[chosen], held, horizon)
         if self._states is not None and self.processor.proprioception == "token":
-            inputs |= self._padded_states(chosen)
-        return Batch(inputs, grounding=None if self._labels is None else self._grounding(chosen))
+            inputs |= self._padded_states(self._states[chosen])
+        return Batch(inputs, grounding=None if self._labels is None else self._grounding(self._labels, chosen))
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def _kept(self, column: np.ndarray | None) -> torch.Tensor | None:
-        if column is None:
-            return None
+    def _kept(self, column: np.ndarray) -> torch.Tensor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does this write
             return torch.from_numpy(column).to(self.device)
@@ -133,11 +133,11 @@ class ResidentSource:
             "image_grid_thw": torch.tensor([transform.grid] * len(pixels)),
         }
 
-    def _chunks(self, chosen: torch.Tensor, held: np.ndarray | None, horizon: int) -> dict[str, torch.Tensor]:
-        own = self._actions[chosen]
-        if held is not None:
-            still = self._rest.expand_as(own).clone()
-            still[..., self._grippers] = own[:, :1, self._grippers]
+    def _chunks(self, own: torch.Tensor, held: np.ndarray | None, horizon: int) -> dict[str, torch.Tensor]:
+        if held is not None and self._hold is not None:
+            rest, grippers = self._hold
+            still = rest.expand_as(own).clone()
+            still[..., grippers] = own[:, :1, grippers]
             own = torch.where(self._moved(held)[:, None, None], still, own)
         steps, width = own.shape[1:]
         shape = (len(own), horizon, self.processor.channels)
@@ -145,14 +145,13 @@ class ResidentSource:
         actions[:, :steps, :width], mask[:, :steps, :width] = own, True
         return {"actions": actions, "action_mask": mask}
 
-    def _padded_states(self, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
-        own = self._states[chosen]
+    def _padded_states(self, own: torch.Tensor) -> dict[str, torch.Tensor]:
         states = own.new_zeros(len(own), self.processor.channels)
         states[:, : own.shape[1]] = own
         return {"state": states, "state_mask": torch.ones(len(own), dtype=torch.bool, device=own.device)}
 
-    def _grounding(self, chosen: torch.Tensor) -> GroundingTargets:
-        columns = (getattr(self._labels, field.name)[chosen].flatten(0, 1) for field in fields(GroundingTargets)[1:])
+    def _grounding(self, labels: GroundingTargets, chosen: torch.Tensor) -> GroundingTargets:
+        columns = (getattr(labels, field.name)[chosen].flatten(0, 1) for field in fields(GroundingTargets)[1:])
         return GroundingTargets(torch.arange(len(chosen) * len(self.tags), device=self.device), *columns)
 
 
@@ -191,6 +190,6 @@ def resident_sources(
 
 def _table(source: SampleSource, processor: QwenVLAProcessor) -> SampleTable | None:
     """The source's table, if it has one and its prompts do not contain its states."""
-    table = source.table() if hasattr(source, "table") else None
+    table = source.table() if isinstance(source, Tabled) else None
     in_text = table is not None and table.states is not None and processor.proprioception == "text"
     return None if in_text else table

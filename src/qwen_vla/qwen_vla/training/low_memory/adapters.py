@@ -7,10 +7,10 @@ Both are merged into the weights that they stand for when a model is saved: infe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -26,6 +26,9 @@ VISION_TARGETS = ("qkv", "proj", "linear_fc1", "linear_fc2")
 class MarkerEmbedding(nn.Embedding):
     """A frozen embedding whose rows of a few tokens are trained: they are a parameter of their own."""
 
+    marker_ids: torch.Tensor
+    marker_rows: nn.Parameter
+
     @staticmethod
     def adopt(embedding: nn.Embedding, ids: Sequence[int]) -> None:
         """Convert an existing embedding in place; its weight and its name are kept."""
@@ -35,11 +38,18 @@ class MarkerEmbedding(nn.Embedding):
         embedding.register_buffer("marker_ids", chosen, persistent=False)
         embedding.register_parameter(MARKER_ROWS, nn.Parameter(weight.detach()[chosen].float()))
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        embedded = super().forward(ids)
-        chosen = ids[..., None] == self.marker_ids
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        embedded = super().forward(input)
+        chosen = input[..., None] == self.marker_ids
         rows = chosen.to(self.marker_rows.dtype) @ self.marker_rows
         return torch.where(chosen.any(dim=-1, keepdim=True), rows.to(embedded.dtype), embedded)
+
+
+@runtime_checkable
+class Adapted(Protocol):
+    """peft's layer of any kind around one of ours."""
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor: ...
 
 
 def add_adapters(model: QwenVLAModel, options: Lora) -> None:
@@ -49,18 +59,24 @@ def add_adapters(model: QwenVLAModel, options: Lora) -> None:
         ValueError: a target does not exist.
     """
     model.vlm.requires_grad_(False)
-    model.vlm.is_loaded_in_4bit = options.quantize == "nf4"  # peft asks for it
+    # peft asks for it.
+    model.vlm.is_loaded_in_4bit = options.quantize == "nf4"  # pyright: ignore[reportArgumentType]  # not a module
     targets = rf".*language_model.*\.({'|'.join(options.targets)})"
     if options.vision:
         targets = rf"{targets}|.*visual\.(?:blocks\..+|merger)\.({'|'.join(VISION_TARGETS)})"
-    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,  # pyright: ignore[reportArgumentType]  # peft's hint is int, its division is not
+        lora_dropout=options.dropout,
+        target_modules=targets,
+    )
     inject_adapter_in_model(config, model.vlm, ADAPTER)
 
 
 def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
     """The model's state as if it had been trained whole: adapters and rows are added to the weights they stand for."""
     state, weights = _unpacked(model), {}
-    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
     for name, tensor in state.items():
         owner, _, rest = name.partition(".base_layer.")
         if not rest and not _is_added(name):

@@ -48,13 +48,17 @@ def _quantized(library: ModuleType, linear: nn.Linear, compute: torch.dtype) -> 
 
 def is_quantized(module: nn.Module) -> bool:
     """Whether a module itself, not what an adapter wraps, is a 4-bit linear layer."""
-    return getattr(module._parameters.get("weight"), "quant_state", None) is not None
+    return _quant_state(module) is not None
+
+
+def _quant_state(module: nn.Module) -> Any:
+    return getattr(module._parameters.get("weight"), "quant_state", None)
 
 
 def dequantized(module: nn.Module) -> torch.Tensor:
     """The weight [out, in] of a 4-bit linear layer, as its adapter was trained on it."""
-    weight = module.weight
-    return _library("lora.quantize: nf4").functional.dequantize_4bit(weight.data, weight.quant_state)
+    weight = module.get_parameter("weight").data
+    return _library("lora.quantize: nf4").functional.dequantize_4bit(weight, _quant_state(module))
 
 
 def _library(wanted_by: str) -> ModuleType:

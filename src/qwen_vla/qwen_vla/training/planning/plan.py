@@ -177,7 +177,7 @@ def _rows(recipe: Recipe) -> int:
 
 def _lengths(config: QwenVLAConfig, recipe: Recipe) -> tuple[int, int]:
     """Patches of the vision tower and tokens of the text tower, of one sample."""
-    merge = config.vlm_config.vision_config.spatial_merge_size
+    merge = config.vision.spatial_merge_size
     tokens = 0 if recipe.stage == "t2a" else len(CAMERA_TAGS) * config.tokens_per_image
     return tokens * merge**2, tokens + TEXT_TOKENS
 
@@ -186,7 +186,7 @@ def _activations(config: QwenVLAConfig, recipe: Recipe, trained: int) -> float:
     """Bytes kept for the backward pass: the inputs of checkpointed layers and one whole layer, or all layers; and the
     copies in bf16 that autocast makes of trained weights."""
     patches, tokens = _lengths(config, recipe)
-    text, vision, expert = config.vlm_config.text_config, config.vlm_config.vision_config, config.expert_config
+    text, vision, expert = config.text, config.vision, config.expert
     draws = recipe.noise_draws * (tokens + (recipe.horizon or config.horizon))
     towers = [
         (text.num_hidden_layers, tokens, text.hidden_size, text.intermediate_size, recipe.trains_in_backbone),

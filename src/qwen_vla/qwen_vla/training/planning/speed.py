@@ -30,15 +30,15 @@ def measure(config: QwenVLAConfig, recipe: Recipe) -> tuple[float, float | None]
     """Samples per second and, on a GPU, the peak of memory in bytes, in a few steps of a model with random weights."""
     torch.set_num_threads(recipe.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = config.vlm_config.text_config.vocab_size
+    rows = config.text.vocab_size
     processor = QwenVLAProcessor.from_scratch(["pick up the red cube"], config, CAMERA_TAGS, vocab_size=320)
-    config.vlm_config.text_config.vocab_size = rows
+    config.text.vocab_size = rows
     torch.manual_seed(0)
     model = QwenVLAModel(config)
     adapt(model, recipe)
     if recipe.trains_markers:
         MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
-    head = GroundingHead(config.vlm_config.text_config.hidden_size).requires_grad_(False)
+    head = GroundingHead(config.text.hidden_size).requires_grad_(False)
     learner = Learner(model.train(), head, ("action",), recipe.noise_draws, recipe.trains_in_backbone).to(device)
     optimizer = optimizer_of(recipe, learner)
     times = [_step(learner, optimizer, recipe, list(_batches(processor, config, recipe))) for _ in range(STEPS + 1)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 
 _EXPORTS = {"ReinforcementRecipe": "recipe", "train": "trainer"}
-__all__ = sorted(_EXPORTS)
+__all__ = sorted(_EXPORTS)  # pyright: ignore[reportUnsupportedDunderAll]  # imported on first use
 
 
 def __getattr__(name: str):

@@ -91,7 +91,8 @@ class Actor:
         Every observation has its own generator, so that its chunk does not depend on the batch.
         """
         self._latest = seen[:1], generators[:1], sampling
-        noise = draw_noise(tuple(self.mask.shape[1:]), self.steps, generators)
+        _, horizon, width = self.mask.shape
+        noise = draw_noise((horizon, width), self.steps, generators)
         noise = type(noise)(*(tensor.to(self.device) for tensor in vars(noise).values()))
         chunks, steps = self.within(lambda: self._sample(seen, noise, sampling))
         length, channels = self.embodiment.horizon, len(self.embodiment.channel_names)
@@ -122,7 +123,8 @@ class Actor:
     def encode(self, seen: Sequence[Seen]) -> Encoding:
         """Run the backbone on a batch of observations."""
         batch = self.processor.collate([one.sample for one in seen])
-        return self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return self.model.encode(**inputs, right_padded=False)
 
     def log_probability(self, encoding: Encoding, steps: Transition) -> torch.Tensor:
         """log-probability [N] of the stochastic steps under the current weights, differentiable.

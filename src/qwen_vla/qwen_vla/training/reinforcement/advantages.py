@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def advantages(rewards: np.ndarray, values: np.ndarray, gamma: float, decay: float) -> np.ndarray:
+def advantages(rewards: ArrayLike, values: ArrayLike, gamma: float, decay: float) -> np.ndarray:
     """A_t = Σ_l (γλ)^l δ_(t+l), δ_t = r_t + γ·V_(t+1) − V_t, of one whole episode; the state after its end has value 0.
 
     rewards, values (T,). The step limit is terminal like success: an unfinished task has failed.

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from qwen_vla.evaluation.episode import MAX_REFUSALS, follow, names_of, planned
 from qwen_vla.parallel import start_worker
@@ -66,7 +66,7 @@ class ChunkEnv(gymnasium.Env):
         return bool(info["success"]), bool(truncated)
 
 
-def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> VectorEnv:
+def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> AsyncVectorEnv:
     """`count` environments of the suite, each in its own process, of which `workers` compute at a time."""
     make = partial(_make, suite, chunk_shape, executed)
     return AsyncVectorEnv(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,11 +22,10 @@ from qwen_vla.training.reinforcement.value_head import ValueHead
 
 
 @dataclass
-class Minibatch:
+class Together:
     """Decisions that are always batched together, so that their first ratio is exactly 1.
 
-    encoding: kept if the backbone is frozen. old_log, old_value: under the weights of the roll-out. share: this
-    process's part of the minibatch of all processes; 0 if it has none, and computes a decision that does not count.
+    encoding: kept if the backbone is frozen. old_log, old_value: under the weights of the roll-out.
     """
 
     seen: list
@@ -33,8 +33,18 @@ class Minibatch:
     encoding: Encoding | None
     old_log: torch.Tensor
     old_value: torch.Tensor
-    advantage: torch.Tensor | None = None
-    target: torch.Tensor | None = None
+
+
+@dataclass
+class Minibatch(Together):
+    """Decisions with their credit: the advantage of each, and the critic's target.
+
+    share: this process's part of the minibatch of all processes; 0 if it has none, and computes a decision that does
+    not count.
+    """
+
+    advantage: torch.Tensor
+    target: torch.Tensor
     share: float = 1.0
 
 
@@ -89,24 +99,24 @@ def _prepare(actor, value_head, episodes, options: PPO, rng) -> tuple[list[Minib
     own, total = _numbers(episodes, actor.accelerator)
     place = np.full(total, -1)
     place[own] = np.arange(len(own))
-    batches, placed, old_values = [], [], np.zeros(len(decisions))
+    parts, old_values = [], np.zeros(len(decisions))
     for part in np.array_split(rng.permutation(total), math.ceil(total / options.minibatch)):
         present = place[part][place[part] >= 0]
         rows = present if len(present) else np.zeros(1, int)
-        batch = _look_back(actor, value_head, [decisions[i] for i in rows])
-        batch.share = len(present) / len(part)
-        old_values[present] = batch.old_value[: len(present)].cpu().numpy()
-        batches.append(batch)
-        placed.append(rows)
+        together = _look_back(actor, value_head, [decisions[i] for i in rows])
+        old_values[present] = together.old_value[: len(present)].cpu().numpy()
+        parts.append((together, rows, len(present) / len(part)))
     credit = _credit(episodes, old_values, options)
     targets = credit + old_values
     every = np.zeros((3, total))
     for numbers, values in gathered((own, np.stack([credit, targets, old_values])), actor.accelerator):
         every[:, numbers] = values
     shown = (normalized(every[0]) if options.normalize_advantages else every[0])[own]
-    for rows, batch in zip(placed, batches, strict=True):
-        batch.advantage = torch.tensor(shown[rows], dtype=torch.float32, device=actor.device)
-        batch.target = torch.tensor(targets[rows], dtype=torch.float32, device=actor.device)
+    as_tensor = partial(torch.tensor, dtype=torch.float32, device=actor.device)
+    batches = [
+        Minibatch(**vars(part), advantage=as_tensor(shown[rows]), target=as_tensor(targets[rows]), share=share)
+        for part, rows, share in parts
+    ]
     unexplained, spread, _ = every.var(axis=1)
     explained = 1 - unexplained / spread if spread > 1e-8 else 0.0
     return batches, {"value": float(every[2].mean()), "explained_variance": float(explained)}
@@ -128,7 +138,7 @@ def _numbers(episodes: list[Episode], accelerator: Accelerator) -> tuple[np.ndar
 
 
 @torch.no_grad()
-def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Minibatch:
+def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Together:
     """Log-probabilities and values under the roll-out's weights, by the same code that is differentiated."""
     seen = [decision.seen for decision in decisions]
     names = [field.name for field in fields(Transition)]
@@ -136,7 +146,7 @@ def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Minibatc
     transition = Transition(*(tensor.to(actor.device) for tensor in steps))
     encoding, old_log, old_value = _judge(actor, value_head, seen, transition)
     keep = not any(p.requires_grad for p in actor.model.vlm.parameters())
-    return Minibatch(seen, transition, encoding if keep else None, old_log, old_value)
+    return Together(seen, transition, encoding if keep else None, old_log, old_value)
 
 
 def _judge(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv
 
 from qwen_vla.training.distributed import anyone
 from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
@@ -39,7 +39,7 @@ class Episode:
 
 def roll_out(
     actor: Actor,
-    envs: VectorEnv,
+    envs: AsyncVectorEnv,
     scenes: Sequence[int],
     sampling: Sampling,
     seed: int,
@@ -65,7 +65,7 @@ def roll_out(
         observation = _start(envs, free, waiting, playing, observation)
         slots = sorted(playing)
         chunks, decisions = _decide(actor, observation, playing, slots, sampling, seed)
-        actions = np.full(envs.action_space.shape, np.nan, np.float32)
+        actions = np.full((envs.num_envs, *chunks.shape[1:]), np.nan, np.float32)
         actions[slots] = chunks
         observation, rewards, terminated, truncated, infos = envs.step(actions)
         for slot, decision in zip(slots, decisions, strict=True):
@@ -82,19 +82,18 @@ def roll_out(
     return sorted(done, key=lambda episode: order[episode.scene])
 
 
-def _start(envs: VectorEnv, free: list[int], waiting: list[int], playing: dict[int, Episode], observation):
+def _start(envs: AsyncVectorEnv, free: list[int], waiting: list[int], playing: dict[int, Episode], observation):
     """Give every free environment a waiting scene; returns the vector's observation."""
     chosen = [free.pop(0) for _ in range(min(len(free), len(waiting)))]
     if not chosen:
         return observation
-    seeds, mask = [None] * envs.num_envs, np.zeros(envs.num_envs, bool)
-    for slot in chosen:
-        seeds[slot], mask[slot] = waiting.pop(0), True
-    if observation is None:  # an environment without a scene needs an observation, too
-        seeds, mask = [seed if seed is not None else seeds[chosen[0]] for seed in seeds], np.ones_like(mask)
+    scenes = {slot: waiting.pop(0) for slot in chosen}
+    first = observation is None  # an environment without a scene needs an observation, too
+    seeds = [scenes.get(slot, scenes[chosen[0]] if first else None) for slot in range(envs.num_envs)]
+    mask = np.array([first or slot in scenes for slot in range(envs.num_envs)])
     observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
-    for slot in chosen:
-        playing[slot] = Episode(seeds[slot], str(infos["instruction"][slot]))
+    for slot, scene in scenes.items():
+        playing[slot] = Episode(scene, str(infos["instruction"][slot]))
     return observation
 
 

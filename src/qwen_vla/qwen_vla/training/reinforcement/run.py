@@ -80,10 +80,10 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
     torch.manual_seed(recipe.seed)  # adapters start at random
     adapt(actor.model, recipe)
     actor.model.to(device).train(recipe.gradient_checkpointing)  # checkpoints are made in training only
-    value_head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size).to(device)
+    value_head = ValueHead(policy.model.config.text.hidden_size).to(device)
     shard = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
     both = ActorCritic(actor.model, value_head)
-    actor.within = spread(both, accelerator, shard, actor.model._no_split_modules, recipe.autocast == "bf16")
+    actor.within = spread(both, accelerator, shard, actor.model.block_names, recipe.autocast == "bf16")
     trained = [p for p in actor.model.parameters() if p.requires_grad]
     groups = [
         {"params": trained, "lr": recipe.ppo.actor_lr},

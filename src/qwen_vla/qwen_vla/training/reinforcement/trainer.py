@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv
 from tqdm import tqdm
 
 from qwen_vla.training.distributed import gathered
@@ -69,7 +69,7 @@ def _introduction(run: Run) -> str:
 
 
 @contextlib.contextmanager
-def _simulators(run: Run) -> Iterator[VectorEnv]:
+def _simulators(run: Run) -> Iterator[AsyncVectorEnv]:
     recipe, robot = run.recipe, run.actor.embodiment
     shape = (robot.horizon, len(robot.channel_names))
     count = len(run.own(range(recipe.environments)))
@@ -80,7 +80,7 @@ def _simulators(run: Run) -> Iterator[VectorEnv]:
         envs.close(terminate=True)
 
 
-def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> None:
+def _loop(run: Run, last: int, envs: AsyncVectorEnv, log: Log, stop: Callable[[], bool]) -> None:
     if run.step == 0 and not _validated(run, envs, log, stop):
         return
     while run.step < last:
@@ -102,7 +102,7 @@ def _write(run: Run) -> None:
         plot_curve(run.recipe.output)
 
 
-def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
+def _update(run: Run, envs: AsyncVectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
     """One roll-out and its update; None if asked to stop before the update."""
     recipe, began = run.recipe, time.monotonic()
     scenes = run.scenes
@@ -116,7 +116,7 @@ def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> d
     return {**_outcome(episodes, run.actor.accelerator), **learned, **seconds}
 
 
-def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
+def _validated(run: Run, envs: AsyncVectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
     """Validate the policy without exploration if due; False if asked to stop."""
     options = run.recipe.validation
     if options is None or run.step % options.every:

@@ -295,6 +295,12 @@ def test_a_rate_that_is_none_is_named(tmp_path, fps):
     refused(widowx(tmp_path / "set", fps=fps), "meta/info.json", "fps is")
 
 
+def test_a_task_without_a_key_is_refused(tmp_path):
+    widowx(tmp_path, version="v2.1")
+    (tmp_path / "meta/tasks.jsonl").write_text('{"task_index": 0}\n')
+    assert "every line needs task_index and task" in str(inspect(tmp_path).problems)
+
+
 @pytest.mark.parametrize("version", ["v2.0", "v2.1"])
 def test_older_versions_are_read(tmp_path, version):
     old = widowx(tmp_path / "old", version=version, tasks=("a", "b"), task_of_row=lambda episode, row: episode)

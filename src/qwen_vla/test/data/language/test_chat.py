@@ -18,7 +18,9 @@ from qwen_vla import QwenVLAConfig, QwenVLAProcessor, Sample
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.chat_prompt import chat_prompt
 from qwen_vla.model.processing import IGNORED_LABEL
+from qwen_vla.model.sample import Conversation
 
 CONFIG = QwenVLAConfig.preset("tiny")
 RED = np.full((20, 30, 3), (250, 10, 10), np.uint8)
@@ -137,6 +139,14 @@ def test_a_conversation_is_written_as_the_chat_template_of_the_checkpoint_says(t
     labels = batch["labels"][0]
     assert tokenizer.decode(labels[labels != IGNORED_LABEL]) == "yes<|im_end|>"
     assert batch["image_grid_thw"].tolist() == [[1, 6, 12]] and len(batch["pixel_values"]) == 72
+
+
+def test_of_several_chat_templates_the_default_one_is_used(tmp_path):
+    tokenizer = write_tokenizer(tmp_path)
+    talk = Conversation(({"role": "user", "content": [{"type": "text", "text": "Sure?"}]},))
+    alone = chat_prompt(tokenizer, talk)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
+    assert chat_prompt(tokenizer, talk) == alone
 
 
 def test_a_checkpoint_without_a_template_has_qwens_format(tmp_path):

@@ -110,7 +110,7 @@ class Replay:
             max_identical=math.inf if simulated else MAX_IDENTICAL,
         )
         self.waiting: Waiting | None = None
-        self._coming = sorted(
+        self._coming: list[tuple[int, int, Any]] = sorted(
             [(time, 0, reference) for time, reference in measured.images]
             + [(time, 1, joints) for time, joints in measured.joints]
             + [(time, 2, message) for time, message in measured.odometry],
@@ -156,7 +156,7 @@ class Replay:
             elif kind == 1:
                 told = (item.source, item.stamp_ns, item.names, item.positions, item.velocities)
                 self.streams.joints.push(*told, steady_ns=arrival)
-            else:
+            elif self.streams.odometry is not None:
                 self.streams.odometry.take(item, arrival)
 
 

@@ -64,8 +64,10 @@ class Damage:
 class Storage(Protocol):
     """An open file of a bag. `damages` grows while messages are read."""
 
-    topics: list[StoredTopic]
     damages: list[Damage]
+
+    @property
+    def topics(self) -> list[StoredTopic]: ...
 
     def messages(self, wanted: frozenset[str]) -> Iterator[StoredMessage]: ...  # of these topics
 
