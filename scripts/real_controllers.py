@@ -634,7 +634,7 @@ def skip_reason(node: SpinningNode) -> str:
 
 
 @contextmanager
-def checked_executor(use_sim_time: bool) -> Iterator[None]:
+def checked_executor(use_sim_time: bool) -> Iterator[ChildProcesses]:
     """An executor_node of our own, behind the relay."""
     names = {"__node": EXECUTOR, "joint_states": f"{EXECUTOR}/joint_states"}
     renamed = [part for pair in names.items() for part in ("-r", ":=".join(pair))]
@@ -642,10 +642,10 @@ def checked_executor(use_sim_time: bool) -> Iterator[None]:
     command = [str(Path(sys.executable).parent / "executor_node"), "--ros-args", *renamed, *parameters]
     with tempfile.TemporaryDirectory() as folder, ChildProcesses(Path(folder)) as processes:
         processes.start(EXECUTOR, command, ros_environment())
-        yield
+        yield processes
 
 
-def run_scenes(bench: Bench) -> dict[str, str]:
+def run_scenes(bench: Bench, processes: ChildProcesses) -> dict[str, str]:
     """What came of each scene: what was seen, or "FAILED: ..."."""
     bench.until(lambda: bench.node.count_publishers(f"{EXECUTOR}/chunk_report"), "the executor")
     state = partial(bench.ask, GetState, f"{EXECUTOR}/get_state", GetState.Request())
@@ -657,6 +657,7 @@ def run_scenes(bench: Bench) -> dict[str, str]:
             outcomes[name] = scene(bench)
         except (Failed, NoAnswer) as problem:
             outcomes[name] = f"FAILED: {problem}"
+            print(processes.describe_log(EXECUTOR))
         print(f"{name}: {outcomes[name]}", flush=True)
     return outcomes
 
@@ -678,8 +679,8 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes, rows = {}, []
     with Bench(options.robot, options.use_sim_time) as bench:
         if options.only != "messages":
-            with checked_executor(options.use_sim_time):
-                outcomes = run_scenes(bench)
+            with checked_executor(options.use_sim_time) as processes:
+                outcomes = run_scenes(bench, processes)
         for row in table(bench) if options.only != "scenes" else ():
             rows.append(row)
             print(ROW.format(**row))
