@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks executor_node, and what the simulated controllers are like, against a real controller_manager.
 
-Start the controllers of the WidowX with mock hardware, or its simulator, and nothing that commands them:
+Start the controllers of the WidowX or ALOHA with mock hardware, or its simulator, and nothing that commands them:
 
     ros2 launch qwen_vla_ros widowx.launch.py hardware:=mock policy:=none autostart:=false
-    .venv/bin/python scripts/real_controllers.py [--json FILE]
+    .venv/bin/python scripts/real_controllers.py [--robot aloha] [--json FILE]
 
 The program then starts an executor_node of its own, `checked_executor`, behind a relay of joint states that lies as a
-robot does that somebody has moved, that does not follow, or whose joints have a publisher each. It judges by
-`arm_controller/controller_state`: no reference may step. Then it sends the controller thirty messages that a policy
-should not, and tells where the simulated controller judges otherwise. Without a controller manager in the graph it says
-so and ends with 0; it never runs on anything but mock hardware and simulators.
+robot does that somebody has moved, that does not follow, or whose joints have several publishers. It judges by the
+`~/controller_state` of an arm's controller: no reference may step. Then it sends that controller thirty messages that a
+policy should not, and tells where the simulated controller judges otherwise. Without a controller manager in the graph
+it says so and ends with 0; it never runs on anything but mock hardware and simulators.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import load_robot, resource_path
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.messages import time_message
@@ -50,20 +52,47 @@ from qwen_vla_sim.controllers import joint_trajectory_controller as simulated
 from qwen_vla_sim.controllers.stand_ins import trajectory_from_message
 
 EXECUTOR = "checked_executor"
-CONTROLLER, OTHER = "arm_controller", "gripper_controller"
+# Controllers of each robot: of an arm, which is checked, and of what else must not move alone.
+CONTROLLERS = {
+    "widowx": ("arm_controller", "gripper_controller"),
+    "aloha": ("follower_left_controller", "follower_right_controller"),
+}
 MANAGER = "controller_manager/switch_controller"
 MOCK = ("mock_components/GenericSystem", "fake_components/GenericSystem")
 SEARCH = 5.0  # [s] for the controller manager
 PATIENCE = 30.0  # [s]
 RATE = 50.0  # [Hz] of joint states and heartbeat
 MOVED = 0.5  # [rad] of the waist
+BENT = 0.5  # [rad] of the elbow, by a chunk
+EXECUTED = 1.6  # [s] of a chunk, if it is that long
 HAND_SPEED = 0.5  # [rad/s]
-LONGEST_STEP = 0.02  # [rad] of a reference between two of its messages
+LONGEST_STEP = 0.02  # [rad] of a reference within 1 / RATE
 BEYOND = 0.02  # [rad]
+ROW = (
+    "{message}: {real}, reference moved {moved:.4f} with steps to {step:.4f}, joints {furthest:.4f} at up to "
+    "{fastest:.2f}/s; simulated: {simulated}"
+)
 
 
 class Failed(AssertionError):
     """A scene did not go as it must; the text says what happened."""
+
+
+def controlled(robot: str, controller: str) -> tuple[str, ...]:
+    """The joints of a controller, by its parameter file."""
+    content = yaml.safe_load(resource_path(f"config/controllers/{robot}.yaml").read_text())
+    return tuple(content[f"/**/{controller}"]["ros__parameters"]["joints"])
+
+
+def nanoseconds(message) -> int:
+    """The stamp of a message."""
+    return Time.from_msg(message.header.stamp).nanoseconds
+
+
+def longest(before: dict[str, float], after: dict[str, float]) -> float:
+    """The longest way of a joint between two of its positions [rad | m]; infinite where one is not finite."""
+    ways = [abs(position - before.get(name, position)) for name, position in after.items()]
+    return max((way if math.isfinite(way) else math.inf for way in ways), default=0.0)
 
 
 class Relay:
@@ -73,11 +102,14 @@ class Relay:
         positions: as last heard [rad | m].
         offsets: what is added to each joint [rad | m].
         frozen: positions that are told instead; None: those that are heard.
-        partial: arm and gripper have a publisher each.
+        partial: each part has a publisher.
+        furthest: how far a joint has been from where it was at `begin` [rad | m].
+        fastest: highest speed of a joint since then [rad/s | m/s].
     """
 
     def __init__(self, node: SpinningNode, joints: tuple[str, ...], parts: list[tuple[str, ...]]) -> None:
         self.positions: dict[str, float] = {}
+        self.begin()
         self.offsets = dict.fromkeys(joints, 0.0)
         self.frozen: dict[str, float] | None = None
         self.partial = False
@@ -97,8 +129,19 @@ class Relay:
         where = self.positions if self.frozen is None else self.frozen
         return {name: position + self.offsets.get(name, 0.0) for name, position in where.items()}
 
+    def begin(self) -> None:
+        """Measure `furthest` and `fastest` from now on."""
+        self._start, self._since = dict(self.positions), None
+        self.furthest = self.fastest = 0.0
+
     def _take(self, message: JointState) -> None:
-        self.positions = dict(zip(message.name, message.position, strict=True))
+        before, self.positions = self.positions, dict(zip(message.name, message.position, strict=True))
+        stamp, since = nanoseconds(message), self._since
+        self._since = stamp
+        if not self._start or since is None or stamp <= since:
+            return
+        self.furthest = max(self.furthest, longest(self._start, self.positions))
+        self.fastest = max(self.fastest, longest(before, self.positions) / (stamp - since) * 1e9)
 
     def _tell(self) -> None:
         for name, goal in self._goals.items():
@@ -115,39 +158,47 @@ class Relay:
 
 
 class Bench(SpinningNode):
-    """A policy, an operator and a relay around the controllers of one WidowX.
+    """A policy, an operator and a relay around the controllers of one robot.
 
     Attributes:
         robot: its embodiment.
+        controller: of its first arm.
+        other: its other controller.
+        joints: of the controller, in its order.
         relay: what the executor is told.
         reports: of the executor.
-        steps: longest step of each joint's reference between two messages, since it was cleared [rad].
+        steps: longest step of each joint's reference within 20 ms, since it was cleared [rad].
     """
 
-    def __init__(self, use_sim_time: bool) -> None:
+    def __init__(self, robot: str, use_sim_time: bool) -> None:
         super().__init__("real_controllers", int(os.environ.get("ROS_DOMAIN_ID", "0")), use_sim_time=use_sim_time)
-        self.robot, self.reports, self._chunk_id = load_robot("widowx"), [], 0
-        (arm,) = self.robot.arms
-        self.relay = Relay(self, self.robot.joint_names, [arm.joints, (arm.gripper.joint,)])
+        self.robot, self.reports, self._chunk_id = load_robot(robot), [], 0
+        self.controller, self.other = CONTROLLERS[robot]
+        self.joints = controlled(robot, self.controller)
+        self.waist, _, self.elbow, *_, self.wrist = self.robot.arms[0].joints
+        self.relay = Relay(self, self.robot.joint_names, [self.joints, controlled(robot, self.other)])
         self.steps: dict[str, float] = {}
         self._references: dict[str, float] = {}
+        self._stamp = 0
         self.hear(ChunkReport, f"{EXECUTOR}/chunk_report", self.reports.append, 50)
         state = interface("control_msgs/msg/JointTrajectoryControllerState")
-        self.hear(state, f"{CONTROLLER}/controller_state", self._on_state, qos_profile_sensor_data)
+        self.hear(state, f"{self.controller}/controller_state", self._on_state, qos_profile_sensor_data)
         self._chunks = self.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
         self._heartbeat = self.node.create_publisher(Header, "policy_node/heartbeat", 10)
         self._button = self.node.create_publisher(Bool, "estop", LATCHED)
-        self._commands = self.node.create_publisher(JointTrajectory, f"{CONTROLLER}/joint_trajectory", 1)
+        self._commands = self.node.create_publisher(JointTrajectory, f"{self.controller}/joint_trajectory", 1)
         self.node.create_timer(1 / RATE, lambda: self._heartbeat.publish(Header(stamp=self._now())))
 
     # What is seen -------------------------------------------------------------------------------------------------
 
     def _on_state(self, message) -> None:
+        stamp = nanoseconds(message)
+        share = min(1.0, 1e9 / RATE / max(1, stamp - self._stamp))  # where messages were lost it moved for longer
         told = dict(zip(message.joint_names, message.reference.positions, strict=True))
         for name, position in told.items():
-            step = abs(position - self._references.get(name, position))
+            step = abs(position - self._references.get(name, position)) * share
             self.steps[name] = max(self.steps.get(name, 0.0), step if math.isfinite(step) else math.inf)
-        self._references = told
+        self._references, self._stamp = told, stamp
 
     def reference(self, joint: str) -> float:
         """Where the controller is commanded to be [rad]."""
@@ -202,8 +253,8 @@ class Bench(SpinningNode):
 
     def restart(self) -> None:
         """Have the controller begin where the joints are."""
-        self.switch(CONTROLLER, False)
-        self.switch(CONTROLLER, True)
+        self.switch(self.controller, False)
+        self.switch(self.controller, True)
 
     def command(self, message: JointTrajectory) -> None:
         """Send the controller something, past the executor."""
@@ -211,24 +262,36 @@ class Bench(SpinningNode):
         self._commands.publish(message)
 
     def chunk(self) -> int:
-        """Send 8 cm along the tool's axis in 16 steps, of which 8 are executed; returns its number."""
+        """Send a motion of the first arm; returns its number."""
         self._chunk_id += 1
-        rows = np.zeros((16, 7), np.float32)
-        rows[:, 0], rows[:, 6] = 0.005 * np.arange(1, 17), 1.0
+        rows = self._along_the_tool() if self.robot.control_mode == "eef_delta" else self._bending_the_elbow()
         message = ActionChunk(
             chunk_id=self._chunk_id,
             embodiment=self.robot.name,
             control_mode=self.robot.control_mode,
             channel_names=list(self.robot.channel_names),
             instruction="check the controllers",
-            horizon=16,
-            execution_horizon=8,
+            horizon=len(rows),
+            execution_horizon=min(len(rows), round(EXECUTED / self.robot.period)),
             period=self.robot.period,
             data=rows.reshape(-1).tolist(),
         )
         message.header.stamp, message.header.frame_id = self._now(), self.robot.base_frame
         self._chunks.publish(message)
         return self._chunk_id
+
+    def _along_the_tool(self) -> np.ndarray:
+        """8 cm along the tool's axis: rows (16, 7)."""
+        rows = np.zeros((16, 7), np.float32)
+        rows[:, 0], rows[:, 6] = 0.005 * np.arange(1, 17), 1.0
+        return rows
+
+    def _bending_the_elbow(self) -> np.ndarray:
+        """The elbow bends and the other joints stay, grippers closed: rows (50, channels)."""
+        told, names = self.relay.told, self.robot.channel_names
+        rows = np.tile([told.get(name, 0.0) for name in names], (50, 1)).astype(np.float32)
+        rows[:, names.index(self.elbow)] -= BENT * (1 - np.cos(np.linspace(0.0, np.pi, 50))) / 2
+        return rows
 
     def verdict(self, number: int, *verdicts: int) -> ChunkReport:
         """Wait for a verdict on a chunk."""
@@ -247,6 +310,7 @@ class Bench(SpinningNode):
             report = self.verdict(number, ChunkReport.ACCEPTED, ChunkReport.REFUSED)
             if report.verdict == ChunkReport.ACCEPTED:
                 return number
+            self.pass_time(self.robot.period)
         raise Failed(f"no chunk was accepted; the last refusal: {report.message}")
 
     def must_be_refused(self, reason: Reason) -> str:
@@ -256,6 +320,7 @@ class Bench(SpinningNode):
             report = self.verdict(self.chunk(), ChunkReport.ACCEPTED, ChunkReport.REFUSED)
             if reason in report.reason_codes:
                 return report.message
+            self.pass_time(self.robot.period)
         raise Failed(f"chunks are not refused for {reason.name}; the last report: {report.verdict} {report.message}")
 
     def must_not_have_stepped(self) -> str:
@@ -299,8 +364,8 @@ def moves(bench: Bench) -> bool:
 
 def moved_by_hand(bench: Bench, do: Callable[[Bench], None]) -> str:
     """The waist is elsewhere than its controller knows; then something is done."""
-    bench.relay.push("waist", MOVED)
-    bench.until(lambda: bench.relay.offsets["waist"] == MOVED, "the waist to be moved")
+    bench.relay.push(bench.waist, MOVED)
+    bench.until(lambda: bench.relay.offsets[bench.waist] == MOVED, "the waist to be moved")
     bench.pass_time(0.2)
     bench.steps.clear()
     do(bench)
@@ -335,15 +400,16 @@ def send_chunk(bench: Bench) -> None:
 
 def executes(bench: Bench) -> str:
     """A chunk is executed."""
-    start = bench.reference("waist"), bench.reference("elbow")
+    start = bench.reference(bench.elbow)
     bench.verdict(bench.have_accepted(), ChunkReport.COMPLETED)
-    if bench.reference("elbow") == start[1]:
+    if bench.reference(bench.elbow) == start:
         raise Failed("the reference did not move")
     return bench.must_not_have_stepped()
 
 
-def inactive_before(bench: Bench, controller: str) -> str:
+def inactive_before(bench: Bench, which: str) -> str:
     """A controller is not active: nothing is accepted, or it is held."""
+    controller = getattr(bench, which)
     bench.switch(controller, False)
     try:
         return bench.must_be_refused(Reason.NOT_READY)
@@ -353,13 +419,13 @@ def inactive_before(bench: Bench, controller: str) -> str:
 
 def inactive_during(bench: Bench) -> str:
     """A controller is deactivated on its way."""
-    number, start = bench.have_accepted(), bench.reference("elbow")
-    bench.until(lambda: abs(bench.reference("elbow") - start) > 0.005, "the arm to move")
-    bench.switch(CONTROLLER, False)
+    number, start = bench.have_accepted(), bench.reference(bench.elbow)
+    bench.until(lambda: abs(bench.reference(bench.elbow) - start) > 0.005, "the arm to move")
+    bench.switch(bench.controller, False)
     try:
         return bench.verdict(number, ChunkReport.HELD, ChunkReport.COMPLETED).message or _completed()
     finally:
-        bench.switch(CONTROLLER, True)
+        bench.switch(bench.controller, True)
 
 
 def does_not_follow(bench: Bench) -> str:
@@ -374,7 +440,7 @@ def _completed() -> str:
 
 
 def partial_states(bench: Bench) -> str:
-    """Arm and gripper have a publisher each."""
+    """The joints of each controller have a publisher."""
     bench.relay.partial = True
     bench.begin_executor_anew()  # it would wait for who has told the whole
     return executes(bench)
@@ -382,13 +448,13 @@ def partial_states(bench: Bench) -> str:
 
 def beyond_a_limit(bench: Bench) -> str:
     """The hardware is measured outside a limit: the controller lives on, and the arm comes home."""
-    names, limit = list(bench.robot.arms[0].joints), bench.robot.limits["wrist_angle"].upper
-    home = [bench.robot.home[name] for name in names]
-    goal = [limit + BEYOND if name == "wrist_angle" else q for name, q in zip(names, home, strict=True)]
-    bench.command(trajectory(names, (3.0, goal, [0.0] * 6)))
-    bench.until(lambda: bench.reference("wrist_angle") > limit, "the reference to be beyond the limit")
+    wrist, limit = bench.wrist, bench.robot.limits[bench.wrist].upper
+    goal = [limit + BEYOND if name == wrist else bench.robot.home[name] for name in bench.joints]
+    bench.command(trajectory(bench.joints, (3.0, goal, [0.0] * len(goal))))
+    bench.until(lambda: bench.reference(wrist) > limit, "the reference to be beyond the limit")
     bench.pass_time(3.5)
-    measured = bench.relay.told["wrist_angle"]
+    bench.steps.clear()
+    measured = bench.relay.told[wrist]
     if measured < limit + BEYOND / 2:
         return f"not shown: this hardware stops at its limit ({measured:.4f})"
     bench.trigger("resynchronize")
@@ -396,7 +462,7 @@ def beyond_a_limit(bench: Bench) -> str:
     answer = bench.trigger("go_home")
     if not answer.success:
         raise Failed(answer.message)
-    bench.until(lambda: abs(bench.relay.told["wrist_angle"] - bench.robot.home["wrist_angle"]) < 0.05, "home")
+    bench.until(lambda: abs(bench.relay.told[wrist] - bench.robot.home[wrist]) < 0.05, "home")
     return bench.must_not_have_stepped()
 
 
@@ -406,8 +472,8 @@ SCENES: dict[str, Callable[[Bench], str]] = {
     "moved by hand, then ~/stop": partial(moved_by_hand, do=stop),
     "moved by hand, then ~/go_home": partial(moved_by_hand, do=go_home),
     "moved by hand, then a chunk": partial(moved_by_hand, do=send_chunk),
-    "the arm's controller inactive before": partial(inactive_before, controller=CONTROLLER),
-    "the gripper's controller inactive before": partial(inactive_before, controller=OTHER),
+    "the arm's controller inactive before": partial(inactive_before, which="controller"),
+    "the other controller inactive before": partial(inactive_before, which="other"),
     "the arm's controller inactive during": inactive_during,
     "hardware that does not follow": does_not_follow,
     "partial joint states from two publishers": partial_states,
@@ -431,9 +497,9 @@ class Sent:
     stricter: bool = False
 
 
-def trajectory(names: list[str], *points: tuple, stamp_ns: int = 0) -> JointTrajectory:
+def trajectory(names: Sequence[str], *points: tuple, stamp_ns: int = 0) -> JointTrajectory:
     """Points are (seconds, positions[, velocities[, accelerations[, effort]]])."""
-    message = JointTrajectory(joint_names=names)
+    message = JointTrajectory(joint_names=list(names))
     message.header.stamp = time_message(stamp_ns)
     for seconds, *values in points:
         point = JointTrajectoryPoint()
@@ -447,7 +513,7 @@ def trajectory(names: list[str], *points: tuple, stamp_ns: int = 0) -> JointTraj
 
 def messages(names: list[str], home: list[float], now_ns: int) -> dict[str, Sent]:
     """Thirty messages, most of them wrong, that begin at home; now [ns, ROS time]."""
-    rest, far = [0.0] * 6, home.copy()
+    rest, far = [0.0] * len(home), home.copy()
     far[0] += 0.2
     beyond, fast = home.copy(), home.copy()
     beyond[0], fast[0] = 4.0, home[0] + 1.5
@@ -480,7 +546,7 @@ def messages(names: list[str], home: list[float], now_ns: int) -> dict[str, Sent
         "positions too many": Sent(make((1.0, [*far, 0.0], rest))),
         "velocities too few": Sent(make((1.0, far, rest[:-1]))),
         "accelerations too few": Sent(make((1.0, far, rest, rest[:-1]))),
-        "effort": Sent(make((1.0, far, rest, rest, [1.0] * 6))),
+        "effort": Sent(make((1.0, far, rest, rest, [1.0] * len(home)))),
         "velocity at the end": Sent(make((1.0, far, with_first(0.3, rest)))),
         "joint named twice": Sent(trajectory([names[0], names[0], *names[2:]], good), stricter=True),
         "NaN position": Sent(make((1.0, with_first(math.nan, far), rest)), stricter=True),
@@ -504,11 +570,12 @@ def simulated_verdict(message: JointTrajectory, names: list[str], home: list[flo
 
 def judged(bench: Bench, name: str) -> dict[str, object]:
     """Send one of the messages to the real controller at home; returns a row of the table."""
-    names = list(bench.robot.arms[0].joints)
+    names = list(bench.joints)
     home = [bench.reference(joint) for joint in names]
     now = bench.node.get_clock().now().nanoseconds
     sent = messages(names, home, now)[name]
     bench.steps.clear()
+    bench.relay.begin()
     bench.command(sent.message)
     bench.pass_time(1.8)
     moved = max(abs(bench.reference(joint) - start) for joint, start in zip(names, home, strict=True))
@@ -516,17 +583,26 @@ def judged(bench: Bench, name: str) -> dict[str, object]:
     expected = simulated_verdict(sent.message, names, home, now)
     agrees = sent.stricter or (expected == "accepted") == (real == "accepted")
     step = max(bench.steps.values(), default=0.0)
-    return {"message": name, "real": real, "moved": moved, "step": step, "simulated": expected, "agrees": agrees}
+    seen = {"furthest": bench.relay.furthest, "fastest": bench.relay.fastest}
+    return {
+        "message": name,
+        "real": real,
+        "moved": moved,
+        "step": step,
+        **seen,
+        "simulated": expected,
+        "agrees": agrees,
+    }
 
 
 def table(bench: Bench) -> Iterator[dict[str, object]]:
     """A row for each message; the controller begins anew before each."""
-    names = list(bench.robot.arms[0].joints)
+    names = list(bench.joints)
     home = [bench.robot.home[name] for name in names]
     for name in messages(names, home, 1):
         bench.restart()
         bench.pass_time(0.3)
-        bench.command(trajectory(names, (2.0, home, [0.0] * 6)))
+        bench.command(trajectory(names, (2.0, home, [0.0] * len(home))))
         bench.pass_time(2.3)
         yield judged(bench, name)
 
@@ -558,7 +634,7 @@ def skip_reason(node: SpinningNode) -> str:
 
 
 @contextmanager
-def checked_executor(use_sim_time: bool) -> Iterator[None]:
+def checked_executor(use_sim_time: bool) -> Iterator[ChildProcesses]:
     """An executor_node of our own, behind the relay."""
     names = {"__node": EXECUTOR, "joint_states": f"{EXECUTOR}/joint_states"}
     renamed = [part for pair in names.items() for part in ("-r", ":=".join(pair))]
@@ -566,10 +642,10 @@ def checked_executor(use_sim_time: bool) -> Iterator[None]:
     command = [str(Path(sys.executable).parent / "executor_node"), "--ros-args", *renamed, *parameters]
     with tempfile.TemporaryDirectory() as folder, ChildProcesses(Path(folder)) as processes:
         processes.start(EXECUTOR, command, ros_environment())
-        yield
+        yield processes
 
 
-def run_scenes(bench: Bench) -> dict[str, str]:
+def run_scenes(bench: Bench, processes: ChildProcesses) -> dict[str, str]:
     """What came of each scene: what was seen, or "FAILED: ..."."""
     bench.until(lambda: bench.node.count_publishers(f"{EXECUTOR}/chunk_report"), "the executor")
     state = partial(bench.ask, GetState, f"{EXECUTOR}/get_state", GetState.Request())
@@ -581,6 +657,7 @@ def run_scenes(bench: Bench) -> dict[str, str]:
             outcomes[name] = scene(bench)
         except (Failed, NoAnswer) as problem:
             outcomes[name] = f"FAILED: {problem}"
+            print(processes.describe_log(EXECUTOR))
         print(f"{name}: {outcomes[name]}", flush=True)
     return outcomes
 
@@ -588,6 +665,7 @@ def run_scenes(bench: Bench) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run everything; returns 1 when something failed or differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robot", choices=CONTROLLERS, default="widowx")
     parser.add_argument("--json", type=Path, help="where to write what was found")
     parser.add_argument("--use-sim-time", action="store_true", help="for a simulator instead of mock hardware")
     parser.add_argument("--only", choices=("scenes", "messages"), help="do only a part")
@@ -599,13 +677,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"skipped: {reason}")
         return 0
     outcomes, rows = {}, []
-    with Bench(options.use_sim_time) as bench:
+    with Bench(options.robot, options.use_sim_time) as bench:
         if options.only != "messages":
-            with checked_executor(options.use_sim_time):
-                outcomes = run_scenes(bench)
+            with checked_executor(options.use_sim_time) as processes:
+                outcomes = run_scenes(bench, processes)
         for row in table(bench) if options.only != "scenes" else ():
             rows.append(row)
-            print("{message}: {real}, moved {moved:.4f}, longest step {step:.4f}; simulated: {simulated}".format(**row))
+            print(ROW.format(**row))
     if options.json:
         options.json.write_text(json.dumps({"scenes": outcomes, "messages": rows}, indent=2))
     wrong = [name for name, outcome in outcomes.items() if outcome.startswith("FAILED")]

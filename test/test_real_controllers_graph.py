@@ -34,9 +34,10 @@ def script() -> Iterator[ModuleType]:
     del sys.modules[spec.name]
 
 
-def test_the_simulated_controller_judges_the_messages_as_the_page_says(script):
-    robot = load_robot("widowx")
-    names = list(robot.arms[0].joints)
+@pytest.mark.parametrize(("name", "controller"), [("widowx", "arm_controller"), ("aloha", "follower_left_controller")])
+def test_the_simulated_controller_judges_the_messages_as_the_page_says(script, name, controller):
+    robot = load_robot(name)
+    names = list(script.controlled(name, controller))
     home = [robot.home[name] for name in names]
     sent = script.messages(names, home, 10 * S)
     verdicts = {name: script.simulated_verdict(one.message, names, home, 10 * S) for name, one in sent.items()}
@@ -52,6 +53,18 @@ def test_a_point_keeps_its_time_and_its_fields(script):
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (1, 250_000_000)
     assert (list(point.positions), list(point.velocities), list(point.effort)) == ([0.5], [0.1], [2.0])
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (3, 5)
+
+
+def test_a_robot_is_checked_by_controllers_that_share_no_joint_and_leave_none_out(script):
+    for name, controllers in script.CONTROLLERS.items():
+        joints = [joint for controller in controllers for joint in script.controlled(name, controller)]
+        assert sorted(joints) == sorted(load_robot(name).joint_names)
+
+
+def test_a_joint_that_is_nowhere_went_infinitely_far(script):
+    assert script.longest({"waist": 0.25, "elbow": 1.0}, {"waist": 0.75, "elbow": 1.0}) == 0.5
+    assert script.longest({"waist": 0.25}, {"waist": float("nan")}) == float("inf")
+    assert script.longest({}, {"waist": 0.25}) == 0.0
 
 
 def run(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess:
