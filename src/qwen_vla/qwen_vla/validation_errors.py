@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 MOST = 5  # problems are shown
 
@@ -18,14 +19,14 @@ def as_text(error: ValidationError, whole: str) -> str:
     return "; ".join(texts) + (f"; and {len(problems) - MOST} more" if len(problems) > MOST else "")
 
 
-def _problem_as_text(problem: ErrorDetails, whole: str) -> str:
+def _problem_as_text(problem: Mapping[str, Any], whole: str) -> str:
     field = ".".join(_printable(str(part)) for part in problem["loc"]) or whole
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{field}: unknown field"
     if problem["type"] == "missing":
         return f"{field}: missing"
     if problem["type"] == "json_invalid":
-        return f"not JSON ({problem.get('ctx', {})['error']})"
+        return f"not JSON ({problem['ctx']['error']})"
     if problem["type"] == "value_error":
         return _printable(problem["msg"].removeprefix("Value error, "), 500)
     return f"{field}: {problem['msg']}, got {reprlib.repr(problem['input'])}"

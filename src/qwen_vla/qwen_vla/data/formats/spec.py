@@ -6,13 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
@@ -188,7 +187,7 @@ def _object(line: str) -> dict:
     return value
 
 
-def _problem(problem: ErrorDetails) -> str:
+def _problem(problem: Mapping[str, Any]) -> str:
     place = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
     return f"{place}: {text}" if place else text

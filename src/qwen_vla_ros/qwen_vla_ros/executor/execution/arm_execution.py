@@ -16,6 +16,7 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import ArmGate, Reference, RobotState, Violation
 from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
+from qwen_vla_control.motion.braking import braking_position
 from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
@@ -61,6 +62,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         self._following = FollowingWatch(np.where(is_gripper, np.inf, p.following_tolerance))
         streamed = self.commands.streamed
         self._controllers = ControllerReference(node, embodiment, gate, self._commanded, streamed, self._known)
+        self._limits = gate.motion.lower, gate.motion.upper
         self._stands_ns = 0
         self._hand_over: ChunkHandover | None = None
         if self.overlaps:
@@ -191,14 +193,19 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         self._stand(now_ns)
 
     def hold(self, at_ns: int | None = None) -> Held:
-        """Hold at the commanded position. At rest nothing is sent: a command could only set the joints in motion."""
+        """Hold at the commanded position, or just before it where a joint would pass its limit while it brakes.
+
+        At rest nothing is sent: a command could only set the joints in motion.
+        """
         now, motion = self._now(), self.motion
         self._following.end()
         self._stand(now)
         if motion is None:
             return Held("no motion was in progress; nothing was sent", None, self._stop_all(None))
-        positions = motion.commanded(now if at_ns is None else at_ns)[0]
-        failures = self._stop_all(JointPath.standing(self.gate.joints, positions, self._parameters.hold_time))
+        elapsed = ((now if at_ns is None else at_ns) - motion.start_ns) / NANOSECONDS
+        time = self._parameters.hold_time
+        positions = braking_position(motion.path, elapsed, time, *self._limits)
+        failures = self._stop_all(JointPath.standing(self.gate.joints, positions, time))
         return Held("holding the last commanded position", self._commanded.stand(positions), failures)
 
     def destroy(self) -> None:
