@@ -110,7 +110,7 @@ class VideoFile:
         self._stream.thread_type = "AUTO"
         if (self._stream.pix_fmt or "").startswith(GRAY):
             raise DatasetError(f"its pixels are {self._stream.pix_fmt}; only color images can be used")
-        self.codec = self._stream.codec_context.name
+        self.codec = self._stream.codec.canonical_name
         self._base = Fraction(self._stream.time_base)
         packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
         self._times = sorted(pts for pts, _ in packets)
