@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from qwen_vla.data.formats.episodes import DatasetError
-from qwen_vla.data.formats.lerobot_meta import VideoPlace
+from qwen_vla.data.formats.lerobot_meta import VideoPlace, unreadable
 from qwen_vla.output_files import complete_or_absent
 
 FILES_OPEN = 4
@@ -103,7 +103,10 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise DatasetError("no such file")
-        self._container = av.open(str(path))
+        try:
+            self._container = av.open(str(path))
+        except av.FFmpegError as error:
+            raise unreadable(path, error) from error
         if not self._container.streams.video:
             raise DatasetError("contains no video")
         self._stream = self._container.streams.video[0]
