@@ -17,6 +17,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 LENGTHS = (7, 2, 5)
 TASKS = ("lift the red cube", "close the drawer", "lift the red cube")
+LATER = "go home"  # the task of an episode's last row
 SIZE = (64, 96)
 
 
@@ -24,7 +25,8 @@ def read(root: Path, out: Path) -> None:
     """Every item of the data set as lerobot gives it; images as float32 C×H×W in 0…1."""
     data = LeRobotDataset("local/parity", root=root, video_backend="pyav")
     items = [data[index] for index in range(len(data))]
-    columns = {key: np.stack([np.asarray(item[key]) for item in items]) for key in items[0] if key != "task"}
+    told = {"task", "language_persistent", "language_events"}
+    columns = {key: np.stack([np.asarray(item[key]) for item in items]) for key in items[0].keys() - told}
     about = {"episodes": data.num_episodes, "fps": data.fps, "tasks": [item["task"] for item in items]}
     about["robot_type"] = data.meta.robot_type
     np.savez(out, about=json.dumps(about), **columns)
@@ -37,8 +39,29 @@ def picture(row: int, episode: int) -> np.ndarray:
     return (127.5 * (1 + np.stack(waves, -1))).astype(np.uint8)
 
 
+def annotate(root: Path) -> None:
+    """Add the language columns of lerobot 0.6 by its own writer; older versions know none."""
+    try:
+        from lerobot.annotations.steerable_pipeline.reader import iter_episodes
+        from lerobot.annotations.steerable_pipeline.staging import EpisodeStaging
+        from lerobot.annotations.steerable_pipeline.writer import LanguageColumnsWriter, speech_atom
+        from lerobot.datasets.language import language_feature_info
+    except ImportError:
+        return
+    staging, episodes = root.parent / "staging", list(iter_episodes(root))
+    for episode in episodes[:-1]:  # the last one has empty lists
+        at, staged = episode.frame_timestamps[0], EpisodeStaging(staging, episode.episode_index)
+        subtask = {"role": "assistant", "content": "reach", "style": "subtask", "timestamp": at}
+        staged.write("plan", [subtask, subtask | {"role": "user", "content": "fetch it", "style": "task_aug"}])
+        staged.write("interjections", [speech_atom(at, "here I go")])
+    LanguageColumnsWriter().write_all(episodes, staging, root)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"] |= language_feature_info()
+    (root / "meta/info.json").write_text(json.dumps(info))
+
+
 def write(root: Path, out: Path) -> None:
-    """Images, a video, numbers of several kinds, text, several tasks and several data and video files."""
+    """Images, a video, numbers of several kinds, text, several tasks per episode, several data and video files."""
     axes = ["height", "width", "channel"]
     features = {
         "observation.images.ego": {"dtype": "image", "shape": (*SIZE, 3), "names": axes},
@@ -66,11 +89,12 @@ def write(root: Path, out: Path) -> None:
                 "touching": np.array([row % 2 == 0]),
                 "remark": f"row {row}",
             }
-            data.add_frame({**frame, "task": task})
+            data.add_frame({**frame, "task": LATER if row == length - 1 else task})
             for name, value in frame.items():
                 given[name].append(value)
         data.save_episode()
     data.finalize()
+    annotate(root)
     np.savez(out, **{name: np.stack([np.asarray(value) for value in values]) for name, values in given.items()})
 
 

@@ -20,7 +20,7 @@ def as_text(error: ValidationError, whole: str) -> str:
 
 
 def _problem_as_text(problem: Mapping[str, Any], whole: str) -> str:
-    field = ".".join(_printable(str(part)) for part in problem["loc"]) or whole
+    field = ".".join(printable(str(part)) for part in problem["loc"]) or whole
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{field}: unknown field"
     if problem["type"] == "missing":
@@ -28,11 +28,11 @@ def _problem_as_text(problem: Mapping[str, Any], whole: str) -> str:
     if problem["type"] == "json_invalid":
         return f"not JSON ({problem['ctx']['error']})"
     if problem["type"] == "value_error":
-        return _printable(problem["msg"].removeprefix("Value error, "), 500)
+        return printable(problem["msg"].removeprefix("Value error, "), 500)
     return f"{field}: {problem['msg']}, got {reprlib.repr(problem['input'])}"
 
 
-def _printable(text: str, longest: int = 100) -> str:
+def printable(text: str, longest: int = 100) -> str:
     """Text of a file on one line, at most this long."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"

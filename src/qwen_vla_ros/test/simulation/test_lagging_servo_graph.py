@@ -11,7 +11,8 @@ from ros_peer import Processes
 from qwen_vla_msgs.msg import ChunkReport
 
 CHUNKS = 8
-OUT_AND_BACK = np.concatenate([np.linspace(0.0, 0.3, 38), np.linspace(0.3, -0.03, 12)])  # [rad] in a second
+SMOOTH = (1 - np.cos(np.linspace(0.0, np.pi, 25))) / 2
+OUT_AND_BACK = np.concatenate([0.3 * SMOOTH, 0.3 - 0.33 * SMOOTH])  # [rad] in a second
 
 
 def test_chunks_follow_one_another_although_each_turns_just_before_its_end():

@@ -43,10 +43,11 @@ class BadRows:
             self.add(first + row, place(row), f"{column} is not finite in channel {', '.join(map(str, channels))}")
 
     def add_gaps(self, times: np.ndarray, rate_hz: float, first: int, place) -> None:
-        """Rows before which time [s] does not advance by one period ± half a period: a frame is missing."""
+        """Rows before which time [s] does not advance by one period ± half a period."""
         steps = np.diff(np.asarray(times, dtype=float))
         for row in (np.flatnonzero(np.abs(steps * rate_hz - 1) > 0.5) + 1).tolist():
-            why = f"missing frame: {steps[row - 1]:.3f} s after the row before, {1 / rate_hz:.3f} s expected"
+            fault = "missing frame" if steps[row - 1] * rate_hz > 1 else "too soon, or another rate than the dataset's"
+            why = f"{fault}: {steps[row - 1]:.3f} s after the row before, {1 / rate_hz:.3f} s expected"
             self.add(first + row, place(row), why)
 
     def __len__(self) -> int:

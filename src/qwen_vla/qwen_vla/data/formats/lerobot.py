@@ -35,6 +35,7 @@ from qwen_vla.data.formats.lerobot_meta import (
     natural,
     open_parquet,
     read_info,
+    unreadable,
 )
 from qwen_vla.data.formats.lerobot_video import VideoFiles
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
@@ -359,7 +360,7 @@ class _DataFiles:
             try:
                 tables.append(file.read(columns=columns).replace_schema_metadata(None))
             except (pa.ArrowInvalid, OSError) as error:
-                raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+                raise unreadable(path, error) from error
         return pa.concat_tables(tables, promote_options="permissive")
 
     def cell(self, name: str, row: int) -> dict | None:

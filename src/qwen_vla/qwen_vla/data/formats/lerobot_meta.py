@@ -38,6 +38,7 @@ SCALARS = {
     "bool": pa.bool_(),
 }
 COLORS = (3, 4)  # channels of a color image, without and with transparency
+LFS_POINTER = b"version https://git-lfs"
 INTEGER_FORMAT = re.compile(r"(0?\d{1,2}d)?")
 CONVERSION = (
     "lerobot converts v2.1 to v3.0: 0.6 with `python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id NAME "
@@ -193,9 +194,9 @@ def read_info(root: Path) -> dict[str, Any]:
     if not path.exists():
         raise DatasetError(f"{root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a mark
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is corrupt: {error}") from error
+        raise DatasetError(f"not JSON in UTF-8: {error}", where=str(path), remedy="correct the file") from error
     if not isinstance(info, dict):
         raise DatasetError(f"{path} must have a JSON object, not {type(info).__name__}")
     version = info.get("codebase_version")
@@ -205,18 +206,31 @@ def read_info(root: Path) -> dict[str, Any]:
     return info
 
 
+def unreadable(path: Path, error: Exception) -> DatasetError:
+    """Of a data or video file: whether it is damaged, or was never downloaded."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            return DatasetError(
+                "its content was not downloaded, this is only a pointer of Git LFS",
+                where=str(path),
+                remedy="run `git lfs pull` in the dataset",
+            )
+    remedy = "download it again, or delete it and resume its collection"
+    return DatasetError(f"unreadable ({error})", where=str(path), remedy=remedy)
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+        raise unreadable(path, error) from error
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+        raise unreadable(path, error) from error
 
 
 def natural(path: Path) -> list:
@@ -282,13 +296,13 @@ def _filled(root: Path, template: str, key: str, numbers: Mapping[str, int], usu
 
 
 def _episode_rows(root: Path, older: bool) -> list[dict]:
-    """One row per episode, in order, without statistics."""
+    """One row per episode that has rows, in order, without statistics."""
     rows = list(_json_lines(root, root / "meta/episodes.jsonl") if older else _episode_tables(root))
     for row in rows:
         wrong = [key for key in ("episode_index", "length") if type(row.get(key)) is not int]
         if wrong:
             raise DatasetError(f"{root}/meta/episodes: an episode has no integer {' and '.join(wrong)}: {row}")
-    return sorted(rows, key=lambda row: row["episode_index"])
+    return sorted((row for row in rows if row["length"]), key=lambda row: row["episode_index"])
 
 
 def _episode_tables(root: Path) -> Iterator[dict]:
@@ -304,17 +318,18 @@ def _episode_tables(root: Path) -> Iterator[dict]:
 def _json_lines(root: Path, path: Path) -> Iterator[dict]:
     """The objects of a file of v2.0 or v2.1."""
     if not path.is_file():
-        version = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))["codebase_version"]
+        version = read_info(root)["codebase_version"]
         raise DatasetError(f"no {path.relative_to(root)}, which {version} has", where=str(root), remedy=CONVERSION)
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if line.strip():
-                found = json.loads(line)
-                if not isinstance(found, dict):
-                    raise DatasetError(f"{path}:{number}: a line must be a JSON object, not {type(found).__name__}")
-                yield found
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is corrupt: {error}") from error
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if line.strip():
+            try:
+                found = json.loads(line.decode("utf-8-sig"))
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                where, remedy = f"{path}:{number}", "correct the line, and save the file as UTF-8"
+                raise DatasetError(f"not JSON in UTF-8: {error}", where=where, remedy=remedy) from error
+            if not isinstance(found, dict):
+                raise DatasetError(f"{path}:{number}: a line must be a JSON object, not {type(found).__name__}")
+            yield found
 
 
 def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
@@ -329,11 +344,12 @@ def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
     )
     broken = np.flatnonzero((ranges[:, 1] <= ranges[:, 0]) | (ranges[:, 0] != np.concatenate([[0], ranges[:-1, 1]])))
     if len(broken) or ranges[-1, 1] != frames:
-        where = (
-            f"episode {rows[broken[0]]['episode_index']} is rows {ranges[broken[0]].tolist()}" if len(broken) else ""
-        )
+        which = int(broken[0]) if len(broken) else len(rows) - 1
         raise DatasetError(
-            f"{root}/meta/episodes does not cover the {frames} frames in data/ {where}; download it again"
+            f"it does not cover the {frames} frames in data/: episode {rows[which]['episode_index']} is rows "
+            f"{ranges[which, 0]} … {ranges[which, 1]}",
+            where=f"{root}/meta/episodes",
+            remedy="download it again",
         )
     return ranges
 

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from qwen_vla.data.formats.episodes import DatasetError
-from qwen_vla.data.formats.lerobot_meta import VideoPlace
+from qwen_vla.data.formats.lerobot_meta import VideoPlace, unreadable
 from qwen_vla.output_files import complete_or_absent
 
 FILES_OPEN = 4
@@ -103,14 +103,17 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise DatasetError("no such file")
-        self._container = av.open(str(path))
+        try:
+            self._container = av.open(str(path))
+        except av.FFmpegError as error:
+            raise unreadable(path, error) from error
         if not self._container.streams.video:
             raise DatasetError("contains no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         if (self._stream.pix_fmt or "").startswith(GRAY):
             raise DatasetError(f"its pixels are {self._stream.pix_fmt}; only color images can be used")
-        self.codec = self._stream.codec_context.name
+        self.codec = self._stream.codec.canonical_name
         if self._stream.time_base is None:
             raise DatasetError("its video has no time base")
         self._base = Fraction(self._stream.time_base)

@@ -109,7 +109,7 @@ def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadR
     if not path.is_file():
         raise DataError(f"{path}: no such file (relative to {Path.cwd()})")
     rows, bad = [], []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -180,8 +180,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _object(line: str) -> dict:
-    value = json.loads(line)
+def _object(line: bytes) -> dict:
+    value = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a mark
     if not isinstance(value, dict):
         raise ValueError(f"a line must be a JSON object, not {type(value).__name__}")
     return value

@@ -40,8 +40,8 @@ Frames = Iterator[tuple[str, str]]
 def spec_of(path: Path) -> FileData:
     """The kind of a JSON Lines file, by the keys of its first object; DataError if it has none of them."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        first = next((json.loads(line) for line in lines if line.strip()), None)
+        with path.open("rb") as lines:
+            first = next((json.loads(line.decode("utf-8-sig")) for line in lines if line.strip()), None)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"not JSON Lines: {error}", where=str(path)) from error
     for key, kind in KINDS.items():

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qwen_vla.validation_errors import printable
+
 LISTED = 100  # bad rows and instructions in the JSON; all are counted
 SHOWN = 10  # of them on the terminal
+WIDEST = 2000  # characters of one of them there
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,19 @@ class Findings:
             line = f"camera {camera.tag}: {camera.column}, {size}, {camera.bad_rows} unusable images"
             console.print(line, highlight=False, markup=False)
         for told in self.instructions[:SHOWN]:
-            console.print(f"{told['rows']} rows: {told['text']}", highlight=False, markup=False)
+            console.print(f"{told['rows']} rows: {printable(told['text'], WIDEST)}", highlight=False, markup=False)
         if len(self.instructions) > SHOWN:
             console.print(f"… and {len(self.instructions) - SHOWN} more instructions")
         if self.sample:
             console.print_json(data=self.sample)
         for line in self.bad_rows_listed[:SHOWN]:
-            console.print(f"bad: {line}", highlight=False, markup=False)
+            console.print(f"bad: {printable(line, WIDEST)}", highlight=False, markup=False)
         self._print_verdict(console)
 
     def _print_verdict(self, console: Console) -> None:
         for problem in self.problems:
-            console.print(f"PROBLEM {problem.where}: {problem.what}", highlight=False, markup=False, style="red")
+            line = f"PROBLEM {problem.where}: {printable(problem.what, WIDEST)}"
+            console.print(line, highlight=False, markup=False, style="red")
             if problem.remedy:
                 console.print(f"  remedy: {problem.remedy}", highlight=False, markup=False)
         console.print("ok: training on it would be right" if self.ok else "not ok: do not train on it as it is")

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.data.formats.bad_rows import BadRows, usable_rows
@@ -41,7 +44,8 @@ class RobotInspection:
         self.findings = Findings(spec.path, "robot")
         self.recording: RobotRecording | None = None
         self.bad = BadRows()
-        opened = self._try(lambda: spec.open_episodes(spec.use_images))
+        with Console(stderr=True).status(f"reading {escape(spec.path)}"):  # seen on a terminal only
+            opened = self._try(lambda: spec.open_episodes(spec.use_images))
         if opened:
             self._look_at(*opened)
         if row is not None and self.recording is not None:
@@ -93,7 +97,9 @@ class RobotInspection:
         source, key = recording.source, recording.image_key(tag)
         rows = np.flatnonzero(_fresh(source))
         size, faults = (0, 0), 0
-        for row, image in zip(rows, source.images(key, lambda image: image, rows), strict=True):
+        images = source.images(key, lambda image: image, rows)
+        seen = tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame", leave=False, disable=None)
+        for row, image in zip(rows, seen, strict=True):
             if isinstance(image, DatasetError):
                 faults += 1
                 self.bad.add(int(row), *str(image).split(": ", 1))

@@ -320,7 +320,9 @@ class ColumnReader:
         if not self._needs_poses:
             return "velocities" if self.on_base else "joints"
         names = self.action.names or self.source.features.get(self.action.column, ())
-        return "joints" if names and are_joints(names, self.embodiment) else "poses"
+        measured = self.columns.joints.names or self.source.features.get(self.columns.joints.column)
+        of_joints = names and (names == measured or are_joints(names, self.embodiment))
+        return "joints" if of_joints else "poses"
 
     def _check(self) -> None:
         for column in (self.poses, self.action if self.kind != "none" else None):

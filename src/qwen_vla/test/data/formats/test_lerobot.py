@@ -181,6 +181,10 @@ def test_frames_of_videos_are_found_by_time_in_any_order(filmed):
     np.testing.assert_array_equal(LeRobotEpisodes(reader.root)[1].images["cam"][-1], in_order[22])
 
 
+def test_a_video_has_the_name_of_its_codec_not_of_the_decoder_at_hand(filmed):
+    assert LeRobotReader(filmed).codec("cam") in ("h264", "av1", "mpeg4")
+
+
 def test_a_video_that_ends_too_early_or_is_missing_spoils_the_rows_behind_it(filmed):
     first, second = sorted(filmed.glob("videos/cam/*/*.mp4"))
     shutil.copy(second, first)  # 20 frames where 23 are needed

@@ -87,7 +87,7 @@ def test_we_open_what_lerobot_writes_videos_included(tmp_path):
     assert reader.info["robot_type"] == "made_up" and reader.fps == about["fps"] == 10
     assert not reader.defects and len(reader) == len(given["count"])
     np.testing.assert_array_equal(np.diff(reader.episodes).ravel(), [7, 2, 5])
-    assert [reader.tasks[e] for e in reader.frames["episode_index"]] == about["tasks"]
+    assert list(reader.instructions) == about["tasks"]
     for name in ("observation.state", "observation.grid", "action", "count", "touching", "remark"):
         ours = reader.frames[name]
         np.testing.assert_array_equal(ours, given[name].reshape(ours.shape).astype(ours.dtype), err_msg=name)

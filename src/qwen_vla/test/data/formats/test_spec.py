@@ -46,6 +46,13 @@ def test_refusing_lists_every_bad_row_and_the_way_out(tmp_path):
     assert "3 bad rows" in message and "on_bad_rows: skip" in message
 
 
+def test_a_line_that_is_not_utf8_is_named_and_a_mark_of_an_editor_is_no_fault(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"n": 1}\n{"n": 2, "who": "M\xfcller"}\n{"n": 3}\n')
+    rows, (bad,) = read_rows(path, positive, "skip")
+    assert rows == [1, 3] and bad.startswith(f"{path}:2: ") and "utf-8" in bad
+
+
 def test_skipped_rows_are_logged(tmp_path, caplog):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"n": 1}\n' + '{"n": 0}\n' * 12)

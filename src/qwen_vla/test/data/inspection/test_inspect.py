@@ -346,6 +346,57 @@ def test_videos_of_v21_are_read_from_a_file_per_episode(tmp_path):
     assert [int(frames[row].mean()) for row in (0, 5, 14, 20)] == pytest.approx([0, 50, 100, 160], abs=4)
 
 
+def test_a_file_that_was_never_downloaded_is_told_from_a_damaged_one(tmp_path):
+    root = widowx(tmp_path / "set")
+    (file,) = root.glob("data/**/*.parquet")
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    refused(root, "file-000.parquet", "unreadable", "download it again")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    refused(root, "file-000.parquet", "only a pointer of Git LFS", "git lfs pull")
+
+
+def test_metadata_of_editors_that_do_not_write_plain_utf8(tmp_path):
+    root = widowx(tmp_path / "marked")
+    info = root / "meta/info.json"
+    info.write_bytes(b"\xef\xbb\xbf" + info.read_bytes())
+    assert inspect(root).ok
+    old = widowx(tmp_path / "old", version="v2.1", tasks=("lift the cube", "hebe den Würfel"))
+    tasks = old / "meta/tasks.jsonl"
+    tasks.write_bytes(json.dumps({"task_index": 0, "task": "hebe den Würfel"}, ensure_ascii=False).encode("latin-1"))
+    refused(old, "tasks.jsonl:1: not JSON in UTF-8", "save the file as UTF-8")
+
+
+def test_an_episode_without_rows_is_none(tmp_path):
+    root = widowx(tmp_path / "set")
+    (file,) = root.glob("meta/episodes/**/*.parquet")
+    first, second = pq.read_table(file).to_pylist()
+    end = first["dataset_to_index"]
+    empty = {"episode_index": 1, "length": 0, "tasks": [], "dataset_from_index": end, "dataset_to_index": end}
+    pq.write_table(pa.Table.from_pylist([first, empty, second | {"episode_index": 2}]), file)
+    findings = inspect(root)
+    assert findings.ok and (findings.episodes, findings.rows) == (2, ROWS)
+
+
+def test_times_of_another_rate_are_no_missing_frames(tmp_path):
+    root = widowx(tmp_path / "set", fps=1)
+    findings = refused(root, "another rate than the dataset's: 0.200 s after the row before, 1.000 s expected")
+    assert findings.gaps == 0
+
+
+def test_an_instruction_cannot_write_to_the_terminal_at_will(tmp_path, capsys):
+    root = widowx(tmp_path / "set", tasks=("lift \x1b[2J the cube",))
+    assert Inspect(root).run() == 0
+    printed = capsys.readouterr().out
+    assert "\x1b[2J" not in printed and "lift \\x1b[2J the cube" in printed
+
+
+def test_actions_with_the_names_of_the_measurements_are_compared_with_joints(tmp_path):
+    root = write(tmp_path / "set", both(motion(WIDOWX), [f"joint_{k}" for k in range(7)]))
+    problems = [problem.what for problem in inspect(root).problems]
+    assert len(problems) == 2 and all("the robot has waist, shoulder" in what for what in problems)
+
+
 def test_a_camera_without_video_in_one_episode_makes_its_rows_bad(tmp_path):
     root = filmed(tmp_path / "set")
     (root / "videos/chunk-000/observation.images.ego/episode_000001.mp4").unlink()

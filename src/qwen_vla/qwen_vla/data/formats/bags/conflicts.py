@@ -106,5 +106,5 @@ def _there_and_back(told: _Reports, elapsed: np.ndarray, speed: float, continuou
     leaps = np.flatnonzero(np.abs(moved) > speed * (MARGIN * elapsed + JITTER))
     for out, back in zip(leaps[:-1], leaps[1:], strict=True):
         soon = told.arrivals[back + 1] - told.arrivals[out] <= BACK * NANOSECONDS
-        if soon and moved[out] * moved[back] < 0:
+        if soon and np.sign(moved[out]) != np.sign(moved[back]):
             yield int(out), int(back)
