@@ -11,13 +11,15 @@ import numpy as np
 
 from qwen_vla_control.motion.joint_path import JointPath
 
-OVERSHOOT = 4 / 27
-LEAST_ROOM = 0.003  # of the way at full speed: with less a joint is held no farther back
-FARTHEST_BACK = 0.02  # [rad | m]
-LATENCIES = np.linspace(0.0, 0.02, 9)  # [s] after which a controller may begin to brake
+NO_TURN = 1 / 3  # of the way at full speed: with so much room a joint is held at most at its limit
+LEAST_ROOM = 0.003
+# A controller may have received the path late, and the order to hold comes later still.
+LATENCIES = np.linspace(-0.4, 0.02, 169)  # [s]
 
 
-def braking_position(path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def braking_position(
+    path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray, farthest: np.ndarray
+) -> np.ndarray:
     """Where to hold joints that are on a path.
 
     Args:
@@ -25,6 +27,7 @@ def braking_position(path: JointPath, elapsed: float, time: float, lower: np.nda
         elapsed: since it began [s].
         time: in which they come to rest [s].
         lower, upper: limits, (joints,) [rad | m].
+        farthest: how far from where they are they may be held, (joints,) [rad | m].
 
     Returns:
         (joints,), where they are now, or as far before that as it takes to turn in front of a limit.
@@ -33,22 +36,23 @@ def braking_position(path: JointPath, elapsed: float, time: float, lower: np.nda
     held = position
     for latency in LATENCIES:
         there, velocity = path.at(elapsed + latency)
-        back = held_at(there, velocity, time, lower, upper)
-        held = np.where(velocity > 0, np.minimum(held, back), np.where(velocity < 0, np.maximum(held, back), held))
+        bound = farthest_turning(there, velocity, time, lower, upper)
+        held = np.where(velocity > 0, np.minimum(held, bound), np.where(velocity < 0, np.maximum(held, bound), held))
+    held = np.clip(held, position - farthest, position + farthest)
     return np.clip(held, np.minimum(lower, position), np.maximum(upper, position))
 
 
-def held_at(
+def farthest_turning(
     position: np.ndarray, velocity: np.ndarray, time: float, lower: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
-    """Where joints at `position` with `velocity` are held so that they turn in front of their limits.
+    """The farthest that joints at `position` with `velocity` may be held in order to turn in front of their limits.
 
     The cubic turns after the share x of `time`, when it has gone x/2 - x^2/6 of the way at full speed; it ends
     (1/x - 3)/6 of that way behind where it began.
     """
     way = np.abs(velocity) * time
     room = np.where(velocity > 0, upper - position, position - lower)
-    share = np.clip(np.divide(room, way, out=np.ones_like(way), where=way > 0), LEAST_ROOM, OVERSHOOT)
-    turn = 1.5 - 3 * np.sqrt(0.25 - 2 * share / 3)
-    back = np.minimum((1 / turn - 3) / 6 * way, FARTHEST_BACK)
-    return position - np.sign(velocity) * back
+    share = np.divide(room, way, out=np.ones_like(way), where=way > 0)
+    turn = 1.5 - 3 * np.sqrt(0.25 - 2 * np.clip(share, LEAST_ROOM, NO_TURN) / 3)
+    ahead = np.where(share < NO_TURN, (3 - 1 / turn) / 6 * way, room)
+    return position + np.sign(velocity) * ahead
