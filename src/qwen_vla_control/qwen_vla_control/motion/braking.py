@@ -13,13 +13,13 @@ from qwen_vla_control.motion.joint_path import JointPath
 
 NO_TURN = 1 / 3  # of the way at full speed: with so much room a joint is held at most at its limit
 LEAST_ROOM = 0.003
-# A controller may have received the path late, and the order to hold comes later still.
-LATENCIES = np.linspace(-0.4, 0.02, 169)  # [s]
+FARTHEST_BACK = 0.02  # [rad | m] from where it is that a joint is held
+# A controller may have received the path late, and the order to hold comes later still. No longer: what a gripper took
+# hold of before must not be let go.
+LATENCIES = np.linspace(-0.05, 0.02, 29)  # [s]
 
 
-def braking_position(
-    path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray, farthest: np.ndarray
-) -> np.ndarray:
+def braking_position(path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Where to hold joints that are on a path.
 
     Args:
@@ -27,7 +27,6 @@ def braking_position(
         elapsed: since it began [s].
         time: in which they come to rest [s].
         lower, upper: limits, (joints,) [rad | m].
-        farthest: how far from where they are they may be held, (joints,) [rad | m].
 
     Returns:
         (joints,), where they are now, or as far before that as it takes to turn in front of a limit.
@@ -38,7 +37,7 @@ def braking_position(
         there, velocity = path.at(elapsed + latency)
         bound = farthest_turning(there, velocity, time, lower, upper)
         held = np.where(velocity > 0, np.minimum(held, bound), np.where(velocity < 0, np.maximum(held, bound), held))
-    held = np.clip(held, position - farthest, position + farthest)
+    held = np.clip(held, position - FARTHEST_BACK, position + FARTHEST_BACK)
     return np.clip(held, np.minimum(lower, position), np.maximum(upper, position))
 
 

@@ -34,8 +34,6 @@ from qwen_vla_ros.ros.publishers import count_on, publisher_name
 RESYNCHRONIZATION = "resynchronization"
 REST = 0.2  # [s] within which a joint at rest ...
 STILL = 0.01  # ... moves by no more than this [rad | m]
-# How far before where it is a joint may be held in order to turn in front of its limit; a gripper must keep its grip.
-ARM_HELD_BACK, GRIPPER_HELD_BACK = 0.02, 0.002  # [rad], [m]
 
 
 class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
@@ -65,7 +63,6 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         streamed = self.commands.streamed
         self._controllers = ControllerReference(node, embodiment, gate, self._commanded, streamed, self._known)
         self._limits = gate.motion.lower, gate.motion.upper
-        self._farthest_held = np.where(is_gripper, GRIPPER_HELD_BACK, ARM_HELD_BACK)
         self._stands_ns = 0
         self._hand_over: ChunkHandover | None = None
         if self.overlaps:
@@ -207,7 +204,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             return Held("no motion was in progress; nothing was sent", None, self._stop_all(None))
         elapsed = ((now if at_ns is None else at_ns) - motion.start_ns) / NANOSECONDS
         time = self._parameters.hold_time
-        positions = braking_position(motion.path, elapsed, time, *self._limits, self._farthest_held)
+        positions = braking_position(motion.path, elapsed, time, *self._limits)
         failures = self._stop_all(JointPath.standing(self.gate.joints, positions, time))
         return Held("holding the last commanded position", self._commanded.stand(positions), failures)
 
