@@ -12,7 +12,7 @@ import numpy as np
 from qwen_vla_control.motion.joint_path import JointPath
 
 NO_TURN = 1 / 3  # of the way at full speed: with so much room a joint is held at most at its limit
-LEAST_ROOM = 0.003
+LEAST_ROOM = 0.003  # of that way: with less a joint is held no farther back
 FARTHEST_BACK = 0.02  # [rad | m] from where it is that a joint is held
 # A controller may have received the path late, and the order to hold comes later still. No longer: what a gripper took
 # hold of before must not be let go.
