@@ -46,6 +46,7 @@ TRANSITIONS_UP = {
     "inactive": Transition.TRANSITION_ACTIVATE,
 }
 JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
+HEARTBEAT_LATE = 0.2  # [s] between two heartbeats: half of what the executor allows
 
 
 class Peer(ExecutorPeer):
@@ -86,7 +87,7 @@ class Peer(ExecutorPeer):
         self.silent, self.frozen = {"heartbeat"}, set()
         self.still, self.shifted = set(), {}
         self.wrapped: set[str] = set()
-        self.last_heartbeat = 0.0
+        self.heartbeats: list[float] = []
         self._chunk_id = 0
         self._action = ActionClient(self.node, ExecuteInstruction, "policy_node/execute_instruction")
         self._be_a_policy()
@@ -134,7 +135,7 @@ class Peer(ExecutorPeer):
 
     def _publish_heartbeat(self) -> None:
         if "heartbeat" not in self.silent:
-            self.last_heartbeat = time.monotonic()
+            self.heartbeats.append(time.monotonic())
             self._heartbeat_publisher.publish(Header(stamp=self.stamp()))
 
     def _publish_images(self) -> None:
@@ -193,6 +194,23 @@ class Peer(ExecutorPeer):
             if self.verdict(number).verdict == ChunkReport.ACCEPTED:
                 return number
         raise AssertionError(f"no chunk was accepted: {self.reports}")
+
+    def start_moving(self) -> int:
+        """Have a chunk accepted and wait until the arm moves; returns the number of the chunk.
+
+        Where this process was suspended meanwhile, so that the executor rightly holds, it begins anew.
+        """
+        for _ in range(5):
+            self.clear()
+            began = time.monotonic()
+            number = self.have_accepted()
+            start = self.wait(lambda: self.arm_commands, "arm command")[0][0]
+            self.wait(lambda start=start: time.monotonic() - start > 0.4, "the arm to move")
+            alive = [began, *(beat for beat in self.heartbeats if beat > began), time.monotonic()]
+            if max(np.diff(alive)) < HEARTBEAT_LATE:
+                return number
+            self.trigger("executor_node/hold")
+        raise AssertionError(f"this process was suspended again and again: {self.reports}")
 
     # Requests -------------------------------------------------------------------------------------------------------
 

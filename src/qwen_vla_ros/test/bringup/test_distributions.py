@@ -3,13 +3,45 @@
 
 from __future__ import annotations
 
+import ast
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from rosbags.typesys import Stores, get_typestore
 
 from qwen_vla_ros.ros import environment
 from qwen_vla_ros.ros.distributions import DISTRIBUTIONS, distribution, of_wheels
+
+OURS = "qwen_vla_msgs"
+# The time of a transition is `timestamp` [ns] up to Kilted, `stamp` from Lyrical on; nothing reads it.
+CHANGED_MESSAGES = {"lifecycle_msgs/msg/TransitionEvent"}
+
+
+def sources() -> list[Path]:
+    """Modules of all packages, without tests."""
+    return list(Path(__file__).resolve().parents[3].glob("*/*_*/**/*.py"))
+
+
+def imported_messages() -> set[str]:
+    """Names of the messages of others that our packages import, as `package/msg/Name`."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources()]
+    froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return {
+        f"{node.module.replace('.', '/')}/{alias.name}"
+        for node in froms
+        if node.module.endswith(".msg") and not node.module.startswith(OURS)
+        for alias in node.names
+    }
+
+
+def test_the_messages_that_are_used_are_the_same_in_all_distributions_but_one_field_that_nothing_reads() -> None:
+    messages = imported_messages()
+    assert len(messages) > 30 and {"sensor_msgs/msg/JointState", "trajectory_msgs/msg/JointTrajectory"} <= messages
+    stores = [get_typestore(Stores[f"ROS2_{name.upper()}"]) for name in DISTRIBUTIONS]
+    definitions = {name: {store.generate_msgdef(name, ros_version=2)[0] for store in stores} for name in messages}
+    assert {name for name, texts in definitions.items() if len(texts) > 1} == CHANGED_MESSAGES
+    assert [path.name for path in sources() if ".timestamp" in path.read_text(encoding="utf-8")] == []
 
 
 def test_the_shell_s_distribution_is_used_and_an_unknown_one_counts_as_the_newest(

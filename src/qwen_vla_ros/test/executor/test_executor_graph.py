@@ -49,26 +49,41 @@ def own_executor(peer, process, processes):
     """An executor that the test may end; the shared one is ended for it and must be requested before."""
     if process.poll() is None:
         processes.end(process, signal.SIGTERM)
+    peer.forget()  # before it starts, which would take this for a push
     started = processes.start("executor_node")
-    peer.wait_until_active("executor_node")
-    connect(peer)
-    return started
+    try:
+        peer.wait_until_active("executor_node")
+        connect(peer)
+        yield started
+    finally:
+        if started.poll() is None:
+            processes.end(started, signal.SIGTERM)
+
+
+@pytest.fixture
+def make_button(peer, executor):
+    """Makes buttons of the emergency stop, publishers that the executor hears; in the end, all are released."""
+    buttons = []
+
+    def make():
+        button = peer.node.create_publisher(Bool, "estop", 1)
+        buttons.append(button)
+        peer.wait(lambda: button.get_subscription_count() >= 2, "executor_node to subscribe to the emergency stop")
+        return button
+
+    yield make
+    for button in buttons:
+        button.publish(Bool(data=False))
+    peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
+    for button in buttons:
+        peer.in_turn(lambda button=button: peer.node.destroy_publisher(button))
 
 
 def connect(peer) -> None:
-    peer.forget()
     peer.silent.clear()
     peer.wait_until_connected()
     peer.refused_before, peer.accepted_before = peer.reports[-1].refused_total, peer.reports[-1].accepted_total
     peer.clear()
-
-
-def start_moving(peer) -> int:
-    """Have a chunk accepted and wait until the arm moves; returns the number of the chunk."""
-    number = peer.have_accepted()
-    start = peer.wait(lambda: peer.arm_commands, "arm command")[0][0]
-    peer.wait(lambda: time.monotonic() - start > 0.4, "the arm to move")
-    return number
 
 
 def assert_held(peer, number: int, reason: Reason, since: float, limit: float = HOLD_LIMIT) -> ChunkReport:
@@ -139,7 +154,7 @@ def test_chunks_of_a_silent_policy_are_refused_until_it_is_back(peer, executor):
         peer.send(peer.chunk())
         return any(r.verdict == verdict and (reason is None or reason in r.reason_codes) for r in peer.reports)
 
-    peer.wait(lambda: time.monotonic() - peer.last_heartbeat > 0.6, "silence")
+    peer.wait(lambda: time.monotonic() - peer.heartbeats[-1] > 0.6, "silence")
     peer.clear()
     peer.wait(lambda: sent_until(REFUSED, Reason.POLICY_SILENT), "refusal")
     assert not peer.arm_commands
@@ -171,7 +186,7 @@ def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, execu
 
 
 def test_another_chunk_may_replace_it(peer, executor):
-    first = start_moving(peer)
+    first = peer.start_moving()
     second = peer.have_accepted()  # from the measured position of the arm
     assert peer.report(first, HELD).reason_codes.tolist() == [Reason.REPLACED]
     peer.report(second, COMPLETED)
@@ -192,15 +207,15 @@ def test_home_motion_goes_home_and_nothing_interrupts_it(peer, executor):
 
 
 def test_it_holds_when_the_policy_falls_silent_and_says_why(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     peer.silent.add("heartbeat")
-    report = assert_held(peer, number, Reason.POLICY_SILENT, peer.last_heartbeat)
+    report = assert_held(peer, number, Reason.POLICY_SILENT, peer.heartbeats[-1])
     assert "policy_node: no heartbeat for 0.4" in report.message and "(limit 0.40 s)" in report.message
     assert report.message.endswith("holding the last commanded position")
 
 
 def test_it_holds_when_the_joint_states_stop_and_refuses_without_them(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     peer.silent.add("joint_states")
     report = assert_held(peer, number, Reason.JOINT_STATE_LOST, time.monotonic(), limit=0.5 + 0.2)
     assert "/joint_states" in report.message
@@ -209,7 +224,7 @@ def test_it_holds_when_the_joint_states_stop_and_refuses_without_them(peer, exec
 
 
 def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     called = time.monotonic()
     response = peer.trigger("executor_node/stop")
     assert response.success and "~/resume" in response.message
@@ -221,10 +236,9 @@ def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
     peer.have_accepted()
 
 
-def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, executor):
-    button = peer.node.create_publisher(Bool, "estop", 1)
-    peer.wait(lambda: button.get_subscription_count() >= 2, "executor_node to subscribe to the emergency stop")
-    number = start_moving(peer)
+def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, make_button):
+    button = make_button()
+    number = peer.start_moving()
     pressed = time.monotonic()
     button.publish(Bool(data=True))
     assert_held(peer, number, Reason.EMERGENCY_STOP, pressed)
@@ -235,7 +249,6 @@ def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, ex
     button.publish(Bool(data=False))
     assert not peer.trigger("executor_node/go_home").success, "releasing the button is not enough"
     peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
-    peer.in_turn(lambda: peer.node.destroy_publisher(button))
     peer.have_accepted()
 
 
@@ -251,12 +264,8 @@ def test_the_chunks_of_the_policy_are_not_late_by_the_numbers_of_an_unknown_publ
 
 
 @TELLS_PUBLISHERS
-def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
-    buttons = [peer.node.create_publisher(Bool, "estop", 1) for _ in range(2)]
-    for button in buttons:
-        peer.wait(
-            lambda button=button: button.get_subscription_count() >= 2, "executor_node to subscribe to the button"
-        )
+def test_a_button_that_another_one_contradicts_stays_pressed(peer, make_button):
+    buttons = [make_button(), make_button()]
     buttons[0].publish(Bool(data=True))
     peer.wait(lambda: "still pressed by /peer" in peer.trigger("executor_node/reset_estop").message, "the press")
     for _ in range(5):
@@ -264,13 +273,11 @@ def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
         assert "still pressed" in peer.trigger("executor_node/reset_estop").message
     buttons[0].publish(Bool(data=False))
     peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
-    for button in buttons:
-        peer.in_turn(lambda button=button: peer.node.destroy_publisher(button))
 
 
 def test_a_callback_that_raises_holds_the_arm_and_ends_nothing(peer, executor):
     """A parameter without a type: rclpy's own service raises."""
-    number = start_moving(peer)
+    number = peer.start_moving()
     began = time.monotonic()
     client = peer.node.create_client(SetParameters, "executor_node/set_parameters")
     peer.wait(client.service_is_ready, "the service")
@@ -285,7 +292,7 @@ def test_a_callback_that_raises_holds_the_arm_and_ends_nothing(peer, executor):
 
 
 def test_many_refusals_in_a_row_abort_the_motion(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     began = time.monotonic()
     for _ in range(5):
         peer.send(peer.chunk(embodiment="nobody"))
@@ -311,7 +318,7 @@ def test_a_chunk_for_another_instruction_than_the_policys_is_refused(peer, execu
 
 
 def test_hold_aborts_without_latching(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     called = time.monotonic()
     assert peer.trigger("executor_node/hold").success
     assert_held(peer, number, Reason.CANCELED, called)
@@ -319,7 +326,7 @@ def test_hold_aborts_without_latching(peer, executor):
 
 
 def test_deactivation_holds_and_afterwards_chunks_are_refused(peer, executor):
-    number = start_moving(peer)
+    number = peer.start_moving()
     called = time.monotonic()
     assert peer.transition("executor_node", Transition.TRANSITION_DEACTIVATE)
     assert_held(peer, number, Reason.DEACTIVATED, called, limit=1.0)
@@ -357,7 +364,7 @@ def test_diagnostics_report_state_and_counts(peer, executor):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_holds_the_arm_before_the_process_exits(peer, own_executor, processes, number):
-    chunk = start_moving(peer)
+    chunk = peer.start_moving()
     signalled = time.monotonic()
     assert processes.end(own_executor, number, timeout=10.0) == 0, processes.log_of(own_executor)
     assert_held(peer, chunk, Reason.DEACTIVATED, signalled, limit=1.0)
