@@ -18,10 +18,9 @@ stage: sft
 name: example
 init_from: {model}
 output: {folder}/train
-tau: {{direction: noise}}        # these three as the model was trained before
+tau: {{direction: noise}}        # as the model was trained before
 data:
   - {{kind: robot, path: {folder}/data, use_state: false}}
-normalization: {{widowx: keep}}
 steps: {steps}
 batch_size: 4
 optimizer: {{backbone_lr: 1.0e-5, expert_lr: 1.0e-5, warmup_steps: 1}}
@@ -32,10 +31,10 @@ def main(folder: str = "out/example", steps: str = "20") -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     recipe = Path(folder, "recipe.yaml")
     recipe.write_text(RECIPE.format(model=resource_path("checkpoints/tiny"), folder=folder, steps=steps))
-    qwen_vla("collect", "widowx_pick", "--episodes", "4", "--seed", "1700000", "--out", f"{folder}/data")
+    qwen_vla("collect", "widowx", "--episodes", "4", "--seed", "1700000", "--out", f"{folder}/data")
     qwen_vla("inspect", f"{folder}/data")
     qwen_vla("train", str(recipe))
-    qwen_vla("evaluate", "widowx_pick", "--policy", f"{folder}/train/model", "--episodes", "2", "--seed", "9000")
+    qwen_vla("evaluate", "widowx", "--policy", f"{folder}/train/model", "--episodes", "2", "--seed", "9000")
 
 
 def qwen_vla(*words: str) -> None:

@@ -17,7 +17,7 @@ def example(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_a_robot_is_commanded_and_its_joints_are_read(tmp_path: Path) -> None:
-    with simulated_stack(resource_path("checkpoints/tiny"), tmp_path / "logs", speed=0.5) as stack:
+    with simulated_stack(resource_path("checkpoints/tiny"), tmp_path / "logs", speed=0.3) as stack:
         instruction = TaskClient(stack).reset(9009)
         done = example(instruction, "--timeout", "3", "--domain", str(stack.domain))
     print(done.stdout)

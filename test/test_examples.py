@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples run as they are, and print what their pages say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,4 @@ def test_a_model_is_fine_tuned_on_recordings_and_evaluated(tmp_path: Path) -> No
     steps = [line.split()[2] for line in text.splitlines() if line.startswith("$ qwen-vla")]
     assert steps == ["collect", "inspect", "train", "evaluate"]
     assert (tmp_path / "example/train/model/model.safetensors").is_file()
+    assert "ok: training on it would be right" in text and re.search(r"^widowx: \d of 2 \(", text, re.MULTILINE)

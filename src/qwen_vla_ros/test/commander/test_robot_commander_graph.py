@@ -91,7 +91,7 @@ def test_a_pressed_emergency_stop_is_not_reset(arm, commander) -> None:
     button = arm.node.create_publisher(Bool, "estop", 1)
     arm.wait(lambda: button.get_subscription_count() >= 2, "executor_node to hear the emergency stop")
     button.publish(Bool(data=True))
-    arm.wait(lambda: Reason.EMERGENCY_STOP in arm.refusal()[0], "the stop")
+    arm.wait_until_refused(Reason.EMERGENCY_STOP, "emergency stop")
     with pytest.raises(CommandRefused, match="reset_estop: .*still pressed"):
         commander.reset_estop()
     button.publish(Bool(data=False))
