@@ -93,7 +93,8 @@ class Say:
         from qwen_vla_ros.ros.running_nodes import is_there
         from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
-        with signals_as_exceptions(), RobotCommander(self.namespace, domain, READY_TIMEOUT, "qwen_vla_say") as robot:
+        patience = READY_TIMEOUT if self.policy else BUSY
+        with signals_as_exceptions(), RobotCommander(self.namespace, domain, patience, "qwen_vla_say") as robot:
             if known:  # not policy_node: it may have been started without one
                 is_there(robot.client, robot.executor_node, BUSY)
             if problem := self._problem(robot):
