@@ -47,11 +47,12 @@ class CommandRefused(RuntimeError):
 class RobotCommander:
     """Commands the robot of one namespace; to be used as a context manager, by one thread.
 
-    Every method returns when the robot has done what was asked, or raises within a stated time; nothing blocks for
-    ever. Ctrl-C during `say` or `go_home` ends the motion before KeyboardInterrupt is raised.
+    Every method returns when it is done, or raises with the remedy; none waits for ever. Ctrl-C during `say` or
+    `go_home` ends the motion before KeyboardInterrupt is raised.
 
     Attributes:
-        policy_node, executor_node: full names of the robot's nodes.
+        policy_node: full name of that node of the robot.
+        executor_node: the same.
         client: the node of this commander, for subscriptions of one's own (`client.hear`).
     """
 
@@ -164,6 +165,7 @@ class RobotCommander:
         """Where the commanded joints are: URDF name to position [rad | m], measured after this call.
 
         Raises:
+            ValueError: the robot is a base, without commanded joints.
             NoAnswer: a joint has not been reported within `timeout` [s]; the message names the topic.
             EmbodimentError, ResourceError: the robot's description is invalid, or its YAML is not on this machine.
         """
