@@ -14,11 +14,11 @@ import argparse
 import os
 import sys
 
-from lifecycle_msgs.srv import GetState
 from std_srvs.srv import Trigger
 
 from qwen_vla_msgs.srv import StartEpisode
-from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
+from qwen_vla_ros.ros.running_nodes import wait_until_active
+from qwen_vla_ros.ros.spinning_node import SpinningNode
 
 PATIENCE = 120.0  # [s] a node that has just been started loads its robot first
 
@@ -32,20 +32,10 @@ def main() -> int:
     request = kind.Request() if options.instruction is None else kind.Request(instruction=options.instruction)
     node = options.service.rpartition("/")[0]
     with SpinningNode("call", int(os.environ.get("ROS_DOMAIN_ID") or 0)) as client:
-        states = client.node.create_client(GetState, f"{node}/get_state")
-        client.wait(lambda: _is_active(client, states), f"active {node}", PATIENCE)
+        wait_until_active(client, node, PATIENCE)
         reply = client.call(client.node.create_client(kind, options.service), request, PATIENCE)
     print(reply.message or options.service)
     return 0 if reply.success else 1
-
-
-def _is_active(client: SpinningNode, states: object) -> bool:
-    if not states.service_is_ready():
-        return False
-    try:
-        return client.call(states, GetState.Request(), 2.0).current_state.label == "active"
-    except NoAnswer:
-        return False
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from embodiment_descriptions import Camera, EmbodimentConfig
+from qwen_vla_ros.ros.names import resolve
 
 DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
 POLICY, EXECUTOR, CONTROLLER_MANAGER = "policy_node", "executor_node", "controller_manager"
@@ -38,13 +39,6 @@ class Watch:
     topic: str
     types: tuple[str, ...]
     role: Role
-
-
-def resolve(namespace: str, name: str) -> str:
-    """Return the full name of a topic, an action or a node: relative names are in the robot's namespace."""
-    if name.startswith("/"):
-        return name
-    return "/" + "/".join(part for part in (namespace.strip("/"), name) if part)
 
 
 def image_types(camera: Camera) -> tuple[str, ...]:

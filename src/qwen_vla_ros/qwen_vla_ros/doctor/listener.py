@@ -43,7 +43,8 @@ from qwen_vla_ros.doctor.facts import (
     Topic,
     with_ros_time,
 )
-from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
+from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch
+from qwen_vla_ros.ros.names import resolve
 from qwen_vla_ros.ros.publishers import publisher_of
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 

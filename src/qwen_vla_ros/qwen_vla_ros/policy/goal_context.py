@@ -14,8 +14,9 @@ from qwen_vla.policies import ActionChunk, ChunkPolicy, ContinuingPolicy
 from qwen_vla_control.observation.image_decoding import DecodingError
 from qwen_vla_control.observation.streams import NotObserved, Observation, Waiting
 from qwen_vla_ros.policy.executor_client import ExecutorClient
-from qwen_vla_ros.policy.instruction_run import Ending, PreviousChunk, PublishedChunk, RunEnded
+from qwen_vla_ros.policy.instruction_run import PreviousChunk, PublishedChunk, RunEnded
 from qwen_vla_ros.policy.observation_reader import ObservationReader
+from qwen_vla_ros.ros.reports import Ending
 
 
 @dataclass(frozen=True)

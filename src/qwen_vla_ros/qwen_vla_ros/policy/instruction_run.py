@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from qwen_vla.policies import ActionChunk
 from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.reasons import Reason
+from qwen_vla_ros.ros.reports import Ending, Report, Verdict
 
 POLL_PERIOD = 0.02  # [s] steady; ages grow without a notification
 REPORTS_KEPT = 64  # chunks whose reports are kept; a run awaits those of two at most
@@ -35,30 +35,6 @@ STOPPING_REASONS = {
 Found = TypeVar("Found")
 
 
-class Ending(IntEnum):
-    """How a run ended; the numbers are those of qwen_vla_msgs/action/ExecuteInstruction."""
-
-    SUCCESS = 0
-    CANCELED = 9101
-    TIMEOUT = 9102
-    INFERENCE_STOPPED = 9103
-    EXECUTOR_STOPPED = 9104
-    EXECUTOR_SILENT = 9105
-    REFUSED_TOO_OFTEN = 9106
-    NOT_ACTIVE = 9107
-    INVALID_GOAL = 9109
-    INTERNAL = 9111
-
-
-class Verdict(IntEnum):
-    """The executor's verdict on a chunk; the numbers are those of qwen_vla_msgs/msg/ChunkReport."""
-
-    ACCEPTED = 1
-    REFUSED = 2
-    COMPLETED = 3
-    HELD = 4
-
-
 class RunEnded(Exception):
     """The run is over, for this reason."""
 
@@ -66,17 +42,6 @@ class RunEnded(Exception):
         """Store both."""
         super().__init__(message)
         self.ending, self.message = ending, message
-
-
-@dataclass(frozen=True)
-class Report:
-    """A report of the executor about one chunk; `stamp_ns` is its ROS time."""
-
-    chunk_id: int
-    verdict: Verdict
-    reasons: frozenset[Reason]
-    message: str
-    stamp_ns: int
 
 
 @dataclass(frozen=True)

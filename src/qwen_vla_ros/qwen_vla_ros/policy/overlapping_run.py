@@ -14,16 +14,14 @@ from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.policy.instruction_run import (
-    Ending,
     GoalContext,
     InstructionRun,
     Limits,
     PreviousChunk,
     PublishedChunk,
-    Report,
     RunEnded,
-    Verdict,
 )
+from qwen_vla_ros.ros.reports import Ending, Report, Verdict
 
 UNTIL_REPORTED = 2**62  # [ns] a motion lasts until the executor reports its end
 

@@ -32,8 +32,6 @@ from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_control.observation.robot_streams import Needs
-from qwen_vla_control.reasons import Reason
-from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, PolicyIdentity
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
@@ -44,29 +42,25 @@ from qwen_vla_ros.policy import camera_subscriptions
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.policy.executor_client import ExecutorClient, identity_message
 from qwen_vla_ros.policy.goal_context import NodeGoalContext, Parts
-from qwen_vla_ros.policy.instruction_run import (
-    Ending,
-    GoalContext,
-    InstructionRun,
-    Limits,
-    Outcome,
-    Report,
-    RunEnded,
-    Verdict,
-)
+from qwen_vla_ros.policy.instruction_run import GoalContext, InstructionRun, Limits, Outcome, RunEnded
 from qwen_vla_ros.policy.observation_reader import ObservationReader
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun
 from qwen_vla_ros.ros import lifecycle
-from qwen_vla_ros.ros.chunk_messages import checked_instruction, embodiment_message
+from qwen_vla_ros.ros.chunk_messages import (
+    checked_instruction,
+    checked_timeout,
+    embodiment_message,
+    report_from_message,
+)
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
+from qwen_vla_ros.ros.reports import Ending
 
 HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 STOP_PATIENCE = 10.0  # [s] a run that must end may be in the middle of an inference
 LONGEST_STATE = 120  # characters
-VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 
 PARAMETERS = (
     Parameter(
@@ -420,12 +414,9 @@ class PolicyNode(lifecycle.ManagedNode):
     def _on_report(self, message: ChunkReport) -> None:
         with self._changed:
             run = self._run
-        if run is None or message.verdict not in VERDICTS:
-            return
-        reasons = frozenset(Reason(code) for code in message.reason_codes if code in REASONS)
-        stamp = nanoseconds(message.header.stamp)
-        text = printable(message.message)
-        run.take_report(Report(message.chunk_id, Verdict(message.verdict), reasons, text, stamp))
+        report = report_from_message(message)
+        if run is not None and report is not None:
+            run.take_report(report)
 
     # Heartbeat ------------------------------------------------------------------------------------------------------
 
@@ -448,10 +439,8 @@ class PolicyNode(lifecycle.ManagedNode):
 
 def instruction_of(goal: ExecuteInstruction.Goal) -> str:
     """The instruction of a goal; ValueError when the goal is invalid."""
-    instruction = checked_instruction(str(goal.instruction))
-    if not 0.0 <= goal.timeout < float("inf"):
-        raise ValueError(f"timeout {goal.timeout} s must be a number and not negative; 0 is the node's default")
-    return instruction
+    checked_timeout(goal.timeout)
+    return checked_instruction(str(goal.instruction))
 
 
 def send_feedback(handle: ServerGoalHandle, state: str, executed: int, refused: int, latency_ms: float) -> None:

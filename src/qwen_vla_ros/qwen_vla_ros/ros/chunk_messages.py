@@ -20,9 +20,12 @@ from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.printable import printable
+from qwen_vla_ros.ros.reports import Report, Verdict
 
 LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds allow less
 LONGEST_INSTRUCTION = 500  # characters
+LONGEST_TIMEOUT = 86400.0  # [s] of an instruction
+VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 
 
 class TimedPrediction(Prediction, Protocol):
@@ -42,6 +45,13 @@ def checked_instruction(text: str) -> str:
     if printable(text) != text:
         raise ValueError(f"the instruction has unprintable characters: {printable(text)}")
     return text
+
+
+def checked_timeout(seconds: float) -> float:
+    """The timeout of an instruction [s], 0 for the default of policy_node; ValueError when it cannot be one."""
+    if not 0.0 <= seconds <= LONGEST_TIMEOUT:  # false for NaN
+        raise ValueError(f"timeout {seconds} s: it must be 0 (policy_node's default) to {LONGEST_TIMEOUT:.0f} s")
+    return float(seconds)
 
 
 def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
@@ -93,6 +103,15 @@ def message_from_chunk(chunk: Chunk) -> ActionChunk:
     )
     message.header.stamp, message.header.frame_id = time_message(chunk.stamp_ns), chunk.frame_id
     return message
+
+
+def report_from_message(message: ChunkReport) -> Report | None:
+    """Convert a report of the executor, without reasons that are not known here; None for an unknown verdict."""
+    if message.verdict not in VERDICTS:
+        return None
+    reasons = frozenset(Reason(code) for code in message.reason_codes if code in REASONS)
+    stamp, text = nanoseconds(message.header.stamp), printable(message.message)
+    return Report(message.chunk_id, Verdict(message.verdict), reasons, text, stamp)
 
 
 def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMessage:

@@ -97,7 +97,7 @@ class SpinningNode:
 
         self.node.create_subscription(kind, topic, guarded, qos)
 
-    def wait(self, condition: Callable[[], Value], what: str, timeout: float) -> Value:
+    def wait(self, condition: Callable[[], Value | None], what: str, timeout: float) -> Value:
         """Return the first true value of a condition; NoAnswer after `timeout` [s, steady], or what `check` raises."""
         limit = time.monotonic() + timeout
         with self.changed:

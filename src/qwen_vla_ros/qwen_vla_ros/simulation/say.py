@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 if TYPE_CHECKING:
-    from qwen_vla_ros.ros.spinning_node import SpinningNode
-    from qwen_vla_ros.simulation.instruction_client import Outcome
+    from qwen_vla_ros.commander import RobotCommander
 
 OBEYED, REFUSED, NOBODY = 0, 1, 3  # exit codes; 2 is that of invalid options
 DISCOVERY = 5.0  # [s] for the nodes of a running graph to be found
 BUSY = 30.0  # [s] for those of a simulated robot, which is known to run, on a machine that it keeps busy
-POLICY, EXECUTOR = "policy_node", "executor_node"
+READY_TIMEOUT = 600.0  # [s] a policy that is being started loads its model
 
 
 @dataclass
@@ -66,11 +65,10 @@ class Say:
             return self._say(simulated, known=True)
 
     def _check(self) -> None:
-        from qwen_vla_ros.ros.chunk_messages import checked_instruction
+        from qwen_vla_ros.ros.chunk_messages import checked_instruction, checked_timeout
 
         checked_instruction(self.instruction)
-        if not 0 <= self.timeout < 86400:
-            raise ValueError(f"timeout {self.timeout} s: it must be 0 to 86400 s")
+        checked_timeout(self.timeout)
         if self.domain is not None and not 0 <= self.domain <= 232:
             raise ValueError(f"domain {self.domain}: ROS domains are 0 to 232")
 
@@ -91,72 +89,58 @@ class Say:
         return one.domain
 
     def _say(self, domain: int, known: bool = False) -> int:
-        from qwen_vla_ros.ros.spinning_node import SpinningNode
-        from qwen_vla_ros.simulation.instruction_client import is_there
+        from qwen_vla_ros.commander import RobotCommander
+        from qwen_vla_ros.ros.running_nodes import is_there
         from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
-        with signals_as_exceptions(), SpinningNode("say", domain) as client:
-            if known:
-                is_there(client, self._name(EXECUTOR), BUSY)  # not policy_node: it may have been started without one
-            if problem := self._problem(client, domain):
+        patience = READY_TIMEOUT if self.policy else BUSY
+        with signals_as_exceptions(), RobotCommander(self.namespace, domain, patience, "qwen_vla_say") as robot:
+            if known:  # not policy_node: it may have been started without one
+                is_there(robot.client, robot.executor_node, BUSY)
+            if problem := self._problem(robot):
                 print(f"qwen-vla: {problem}", flush=True)
                 return NOBODY
-            with self._policy_started(client, domain):
-                return self._send(client)
+            with self._policy_started(robot, domain):
+                return self._send(robot)
 
-    def _problem(self, client: SpinningNode, domain: int) -> str:
+    def _problem(self, robot: RobotCommander) -> str:
         """Why the instruction cannot be sent there; empty if it can."""
-        from qwen_vla_ros.simulation.instruction_client import is_there
+        from qwen_vla_ros.ros.running_nodes import absent, is_there
 
-        wanted = EXECUTOR if self.policy else POLICY
-        if not is_there(client, self._name(wanted), DISCOVERY):
-            there = f"no {self._name(wanted)} is running in ROS domain {domain}"
-            start = "" if self.policy else ", or start a policy with --policy"
-            return f"{there}; start a robot (qwen-vla sim widowx, or ros2 launch …), or choose another --domain{start}"
-        if self.policy and is_there(client, self._name(POLICY), DISCOVERY):  # never two policies for one robot
-            return (
-                f"a {self._name(POLICY)} is already running in ROS domain {domain}; end it (qwen-vla sim --no-policy "
-                "starts none), or omit --policy"
-            )
+        wanted = robot.executor_node if self.policy else robot.policy_node
+        if not is_there(robot.client, wanted, DISCOVERY):
+            return absent(robot.client, wanted) + ("" if self.policy else ", or start a policy with --policy")
+        if self.policy and is_there(robot.client, robot.policy_node, DISCOVERY):  # never two policies for one robot
+            end_it = "end it (qwen-vla sim --no-policy starts none), or omit --policy"
+            return f"a {robot.policy_node} is already running there; {end_it}"
         return ""
 
     @contextmanager
-    def _policy_started(self, client: SpinningNode, domain: int) -> Iterator[None]:
+    def _policy_started(self, robot: RobotCommander, domain: int) -> Iterator[None]:
         """Run policy_node inside, if one is wanted; it has the robot and the clock of the executor."""
         if not self.policy:
             yield
             return
         from qwen_vla.output_paths import claim_folder
+        from qwen_vla_ros.ros.running_nodes import read_parameters
         from qwen_vla_ros.simulation.child_processes import LOGS, ChildProcesses
-        from qwen_vla_ros.simulation.instruction_client import read_parameters
-        from qwen_vla_ros.simulation.stack import node_command, policy_argument
+        from qwen_vla_ros.simulation.stack import POLICY, node_command, policy_argument
 
-        shared = read_parameters(client, self._name(EXECUTOR), ("embodiment_config", "use_sim_time"))
+        shared = read_parameters(robot.client, robot.executor_node, ("embodiment_config", "use_sim_time"))
         parameters: Mapping[str, Any] = {"autostart": True, "policy": policy_argument(self.policy), **shared}
         claim_folder(self.logs, LOGS)
         environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
         remappings = {"__ns": f"/{self.namespace.strip('/')}"} if self.namespace else {}
         with ChildProcesses(self.logs) as processes:
-            client.check = processes.check
+            robot.client.check = processes.check
             processes.start(POLICY, node_command(POLICY, parameters, environment, remappings), environment)
             yield
 
-    def _send(self, client: SpinningNode) -> int:
-        from qwen_vla_ros.simulation.instruction_client import execute
+    def _send(self, robot: RobotCommander) -> int:
         from qwen_vla_ros.simulation.progress_line import ProgressLine
 
         line = ProgressLine()
-        outcome = execute(client, self._name(POLICY), self.instruction, self.timeout, line.update)
-        line.finish(describe(self.instruction, outcome))
-        return OBEYED if outcome.obeyed else REFUSED
-
-    def _name(self, node: str) -> str:
-        """Full name of a node of the robot."""
-        return "/" + "/".join(part for part in (self.namespace.strip("/"), node) if part)
-
-
-def describe(instruction: str, outcome: Outcome) -> str:
-    """The outcome as a line for people."""
-    chunks = f"{outcome.executed} chunks executed, {outcome.refused} refused, {outcome.seconds:.1f} s"
-    why = f": {outcome.message}" if outcome.message else ""
-    return f"“{instruction}”: {outcome.ending} ({chunks}){why}"
+        line.update(f"waiting for {robot.policy_node}")
+        result = robot.say(self.instruction, self.timeout, line.update)
+        line.finish(f"“{self.instruction}”: {result}")
+        return OBEYED if result.success else REFUSED

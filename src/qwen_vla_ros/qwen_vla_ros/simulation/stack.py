@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lifecycle_msgs.msg import State, Transition, TransitionEvent
-from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.task import Future
+from lifecycle_msgs.srv import ChangeState
 
 from qwen_vla.output_paths import claim_folder
 from qwen_vla.policies.checkpoint import checkpoint_of
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.ros.environment import adopted, own_environment, say_what_is_ignored
 from qwen_vla_ros.ros.ros_domain import free_domain
+from qwen_vla_ros.ros.running_nodes import LifecycleState
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 from qwen_vla_ros.simulation.child_processes import LOGS, ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
@@ -36,7 +36,6 @@ POLICY = "policy_node"
 MANAGED = (POLICY, "executor_node")
 READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, three minutes observed on a busy one
 TRANSITION_TIMEOUT = 60.0  # [s] one of them loads a model
-STATE_TIMEOUT = 2.0  # [s] for a node to respond with its lifecycle state before another request
 ATTEMPTS = 3  # a node that fails to configure this often, despite robot_description, will not succeed
 
 
@@ -297,7 +296,7 @@ class _Readiness:
         self._client, self._processes, self._simulator = client, processes, simulator
         node = client.node
         self._reset = node.create_client(ResetWorld, f"{simulator}/reset")
-        self._states = {name: _LifecycleState(client, name) for name in managed}
+        self._states = {name: LifecycleState(client, name) for name in managed}
         self._failures = dict.fromkeys(managed, 0)
         for name in managed:
             client.hear(TransitionEvent, f"{name}/transition_event", self._counter(name), 10)
@@ -347,26 +346,3 @@ class _Readiness:
 
     def _why(self, names: list[str]) -> str:
         return "\n".join(f"{name}: {self._processes.describe_log(name)}" for name in names)
-
-
-class _LifecycleState:
-    """Requests a node's lifecycle state without waiting for the response; requests again when none arrives."""
-
-    def __init__(self, client: SpinningNode, name: str) -> None:
-        self._client = client.node.create_client(GetState, f"{name}/get_state")
-        self._asked: Future | None = None
-        self._asked_at = 0.0
-        self._label = "starting"
-
-    def label(self) -> str:
-        """The last known state, as text."""
-        if self._asked is not None and self._asked.done():
-            answer = self._asked.result()
-            self._label = self._label if answer is None else answer.current_state.label
-            self._asked = None
-        overdue = time.monotonic() - self._asked_at > STATE_TIMEOUT
-        if self._client.service_is_ready() and (self._asked is None or overdue):
-            if self._asked is not None:
-                self._client.remove_pending_request(self._asked)
-            self._asked, self._asked_at = self._client.call_async(GetState.Request()), time.monotonic()
-        return self._label

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import SetParameters
-from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 
 from qwen_vla.evaluation.summary import EpisodeRow
@@ -22,6 +21,8 @@ from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.qos import LATCHED, reliable
+from qwen_vla_ros.commander.instruction_client import InstructionClient, SentInstruction
+from qwen_vla_ros.ros.reports import Ending
 from qwen_vla_ros.simulation.stack import SimulatedStack, change_state
 
 ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server respond in milliseconds on an idle machine
@@ -32,13 +33,11 @@ CLOCK_ROUNDING = 1_000_000  # [ns] simulated; episodes begin at least 10 ms apar
 OVERTIME = 10.0  # [s] simulated, for the policy to end a goal after its timeout
 
 SUCCESS, STEP_LIMIT, TIMEOUT = "success", "step limit", "timeout"
-_RESULT = ExecuteInstruction.Result
 _ENDINGS = {  # endings that are not faults of the stack
-    _RESULT.TIMEOUT: TIMEOUT,
-    _RESULT.REFUSED_TOO_OFTEN: "refused too often",
-    _RESULT.SUCCESS: "ended by the policy",
+    Ending.TIMEOUT: TIMEOUT,
+    Ending.REFUSED_TOO_OFTEN: "refused too often",
+    Ending.SUCCESS: "ended by the policy",
 }
-_CODE_NAMES = {getattr(_RESULT, name): name for name in dir(type(_RESULT)) if name.isupper() and name[0] != "_"}
 
 
 class TaskError(RuntimeError):
@@ -123,9 +122,7 @@ class TaskClient:
         self._reports: list[ChunkReport] = []
         self._reset = node.create_client(ResetWorld, f"{self._simulator}/reset")
         self._parameters = node.create_client(SetParameters, "policy_node/set_parameters")
-        self._action = self._client.in_turn(
-            lambda: ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
-        )
+        self._instructions = InstructionClient(self._client, "/policy_node")
         self._client.hear(TaskState, f"{self._simulator}/task_state", self._on_task_state, LATCHED)
         self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, reliable(50))
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
@@ -167,27 +164,20 @@ class TaskClient:
     def execute(self, limits: Limits, watch: Callable[[], None] = lambda: None) -> TaskRow:
         """Send the scene's instruction to the policy and return the result; requires a `reset` before.
 
-        `watch` is called continually meanwhile. Raises TaskError, NoAnswer or ChildEnded for faults of the stack; a
-        task that fails is not a fault.
+        `watch` is called continually meanwhile. Raises TaskError, ChildEnded, or as SentInstruction.message and `send`
+        for faults of the stack; a task that fails is not a fault.
         """
-        goal = ExecuteInstruction.Goal(instruction=self._instruction, timeout=limits.timeout)
-        self._client.wait(self._action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
-        sent = self._action.send_goal_async(goal, feedback_callback=self._on_feedback)
-        handle = self._client.result(sent, "response of policy_node to the goal", ANSWER_TIMEOUT)
-        if not handle.accepted:
-            raise TaskError(f"policy_node rejected the goal {self._instruction!r}; see its log")
-        result = handle.get_result_async()
+        goal = self._instructions.send(self._instruction, limits.timeout, self._on_feedback)
 
         def ending() -> str:
             watch()
-            return self._ending(result, limits)
+            return self._ending(goal, limits)
 
         ended = self._client.wait(ending, f"end of {self._instruction!r}", PATIENCE)
         final = self._done or self.task
-        if not result.done():
-            self._client.result(handle.cancel_goal_async(), "response of policy_node to a cancel", ANSWER_TIMEOUT)
-        outcome = self._client.result(result, "result of policy_node", ANSWER_TIMEOUT).result
-        return self._row(ended, final, outcome, limits)
+        if not goal.ended:
+            goal.cancel()
+        return self._row(ended, final, goal.message(ANSWER_TIMEOUT), limits)
 
     def wait_until(self, seconds: float) -> None:
         """Wait until this much simulated time of the episode has passed [s]."""
@@ -215,22 +205,22 @@ class TaskClient:
         if self._belongs(message):
             self._reports.append(message)
 
-    def _on_feedback(self, message: ExecuteInstruction.Impl.FeedbackMessage) -> None:
+    def _on_feedback(self, state: str, _figures: str) -> None:
         with self._client.changed:
-            self.activity = message.feedback.state
+            self.activity = state
 
     def _belongs(self, message: ActionChunk | ChunkReport) -> bool:
         return nanoseconds(message.header.stamp) >= self._start_ns
 
     # Result ---------------------------------------------------------------------------------------------------------
 
-    def _ending(self, result, limits: Limits) -> str:
+    def _ending(self, goal: SentInstruction, limits: Limits) -> str:
         """How the task ended; empty while it continues."""
         if self._done is not None:
             return SUCCESS
-        if result.done():
-            outcome = result.result().result
-            return _ENDINGS.get(outcome.error_code) or f"{_code_name(outcome.error_code)}: {outcome.error_msg}"
+        if goal.ended:
+            result = goal.result()
+            return _ENDINGS.get(result.ending) or f"{result.ending}: {result.reason}"
         self._check_progress()
         counted, enough = self._counted(limits)
         # Only once the judge has seen the last step.
@@ -299,10 +289,6 @@ def _latency(outcome: ExecuteInstruction.Result, chunks: list[ActionChunk]) -> t
         return None, None
     p50, p99 = np.percentile([chunk.inference_ms for chunk in chunks], [50, 99])
     return float(p50), float(p99)
-
-
-def _code_name(code: int) -> str:
-    return _CODE_NAMES.get(code, f"error code {code}").lower().replace("_", " ")
 
 
 def as_episode_row(row: TaskRow) -> EpisodeRow:

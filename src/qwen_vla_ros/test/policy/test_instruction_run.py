@@ -13,15 +13,8 @@ from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.policy.instruction_run import (
-    Ending,
-    InstructionRun,
-    Limits,
-    PublishedChunk,
-    Report,
-    RunEnded,
-    Verdict,
-)
+from qwen_vla_ros.policy.instruction_run import InstructionRun, Limits, PublishedChunk, RunEnded
+from qwen_vla_ros.ros.reports import Ending, Report, Verdict
 
 LIMITS = Limits(
     timeout=100.0,

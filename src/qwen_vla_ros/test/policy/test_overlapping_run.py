@@ -13,8 +13,9 @@ from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.policy import instruction_run
-from qwen_vla_ros.policy.instruction_run import Ending, Limits, PublishedChunk, Report, RunEnded, Verdict
+from qwen_vla_ros.policy.instruction_run import Limits, PublishedChunk, RunEnded
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun
+from qwen_vla_ros.ros.reports import Ending, Report, Verdict
 
 PERIOD, HORIZON, EXECUTED = 0.2, 16, 8
 LIMITS = Limits(

@@ -12,8 +12,8 @@ from embodiment_descriptions import ControlMode
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk
-from qwen_vla_ros.policy.instruction_run import Ending, Verdict
 from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.reports import Ending, Verdict
 
 CONSTANT = re.compile(r"^(\w+) ([A-Z][A-Z0-9_]*) *= *(\S+)", re.MULTILINE)
 
@@ -47,5 +47,9 @@ def test_the_end_of_a_goal_has_one_number(share: Path) -> None:
         name: int(value) for name, value in constants(share / "action/ExecuteInstruction.action", "uint16").items()
     }
     endings = {member.name: member.value for member in Ending}
-    assert endings.items() <= defined.items()
+    assert endings == defined
     assert all(getattr(ExecuteInstruction.Result, name) == number for name, number in defined.items())
+
+
+def test_an_end_that_is_not_known_here_is_no_error() -> None:
+    assert Ending(9999) is Ending.UNKNOWN and f"{Ending.REFUSED_TOO_OFTEN}" == "refused too often"

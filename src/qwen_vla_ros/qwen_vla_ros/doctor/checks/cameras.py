@@ -13,7 +13,8 @@ from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Arrival, Graph, ImageFacts, Lens
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import image_types, resolve
+from qwen_vla_ros.doctor.interfaces import image_types
+from qwen_vla_ros.ros.names import resolve
 
 AREA = Area("Cameras")
 DARK = 8  # [0..255] an image without a brighter value shows nothing

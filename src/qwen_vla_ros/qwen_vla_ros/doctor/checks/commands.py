@@ -15,7 +15,8 @@ from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.checks.streams import nodes, short
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, resolve
+from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR
+from qwen_vla_ros.ros.names import resolve
 
 AREA = Area("Commands")
 # Nodes that subscribe to everything and move nothing.
@@ -23,6 +24,7 @@ OBSERVERS = (
     *("rosbag2", "rqt", "plotjuggler", "foxglove", "rosbridge", "rviz", "rerun", "_"),
     *("episode_recorder", "trajectory_visualizer"),
 )
+
 # Parts of Nav2 that share cmd_vel_nav by design and are silent without a goal.
 TAKE_TURNS = ("controller_server", "behavior_server", "docking_server")
 

@@ -13,7 +13,8 @@ from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla_ros.doctor.checks.streams import nodes
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import DESCRIPTION, resolve
+from qwen_vla_ros.doctor.interfaces import DESCRIPTION
+from qwen_vla_ros.ros.names import resolve
 
 AREA = Area("Robot description")
 LIMIT_TOLERANCE = 1e-3  # [rad, m, or share of a speed]

@@ -12,7 +12,8 @@ from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Graph, Joints, duplicates
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import JOINT_STATE, resolve
+from qwen_vla_ros.doctor.interfaces import JOINT_STATE
+from qwen_vla_ros.ros.names import resolve
 
 AREA = Area("Joint states")
 LEAST_RATE = 20.0  # [Hz] so that a measurement is within 50 ms of every image

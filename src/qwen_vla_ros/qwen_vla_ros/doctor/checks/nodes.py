@@ -12,7 +12,8 @@ from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONIZE, nodes
 from qwen_vla_ros.doctor.facts import Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY, resolve
+from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY
+from qwen_vla_ros.ros.names import resolve
 
 AREA, CLOCKS = Area("Nodes"), Area("Clocks")
 LAUNCH = "ros2 launch qwen_vla_ros {robot}.launch.py"  # of a robot that ships with the suite

@@ -9,7 +9,8 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import ODOMETRY, resolve
+from qwen_vla_ros.doctor.interfaces import ODOMETRY
+from qwen_vla_ros.ros.names import resolve
 
 AREA = Area("Odometry")
 LEAST_RATE = 10.0  # [Hz]

@@ -17,6 +17,7 @@ from qwen_vla_rclpy.optional_interfaces import interface
 from qwen_vla_rclpy.qos import LATCHED, reliable
 from qwen_vla_ros.drawing.view.scene import Feed
 from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.names import resolve
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 LOOK_PERIOD = 0.2  # [s] between two checks whether it is time to end
@@ -29,7 +30,7 @@ class LiveGraph:
 
     def __init__(self, node: SpinningNode, namespace: str) -> None:
         """Join the namespace of one robot, without subscriptions so far."""
-        self._node, self._namespace = node, namespace.strip("/")
+        self._node, self._namespace = node, namespace
         self._heard: queue.SimpleQueue[tuple[Feed, Any]] = queue.SimpleQueue()
 
     def description(self, timeout: float) -> str:
@@ -71,7 +72,7 @@ class LiveGraph:
 
     def topic(self, name: str) -> str:
         """A topic of the robot, in its namespace."""
-        return name if name.startswith("/") else "/".join(("", *filter(None, (self._namespace, name))))
+        return resolve(self._namespace, name)
 
     def _store(self, feed: Feed) -> Callable[[Any], None]:
         is_image = "Image" in feed.type

@@ -22,6 +22,7 @@ from qwen_vla.suites import Suite
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_rclpy.qos import reliable
+from qwen_vla_ros.commander import Lost, Rejected
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
 from qwen_vla_ros.simulation.chaos.saboteur import Saboteur
@@ -127,7 +128,7 @@ def _episode(
             culprit.wake()
         try:
             row = tasks.execute(Limits(timeout=left))
-        except (Disturbed, TaskError, NoAnswer) as fault:
+        except (Disturbed, TaskError, Rejected, Lost, NoAnswer) as fault:
             endings[str(fault)] += 1
             row = None  # the result of an earlier attempt is out of date
         finally:

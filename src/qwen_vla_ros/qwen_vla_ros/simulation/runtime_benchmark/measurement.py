@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import psutil
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import GetState
-from rclpy.action import ActionClient
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -27,7 +25,9 @@ from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.qos import reliable
-from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
+from qwen_vla_ros.commander.instruction_client import InstructionClient
+from qwen_vla_ros.ros.running_nodes import wait_until_active
+from qwen_vla_ros.ros.spinning_node import SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 from qwen_vla_ros.simulation.stack import node_command, stack_host
@@ -108,20 +108,8 @@ def _running(folder: Path, embodiment: Embodiment) -> Iterator[tuple[SpinningNod
         for name, values in (("executor_node", parameters), ("policy_node", policy)):
             pids[name] = children.start(name, node_command(name, values, environment), environment)
         for name in NODES:
-            _wait_until_active(client, name)
+            wait_until_active(client, name, READY_TIMEOUT)
         yield client, children, pids
-
-
-def _wait_until_active(client: SpinningNode, name: str) -> None:
-    service = client.node.create_client(GetState, f"{name}/get_state")
-    limit = time.monotonic() + READY_TIMEOUT
-    while time.monotonic() < limit:
-        try:
-            if client.call(service, GetState.Request(), 2.0).current_state.label == "active":
-                return
-        except NoAnswer:  # it is still loading its model
-            continue
-    raise NoAnswer(f"{name} is not active after {READY_TIMEOUT:.0f} s")
 
 
 def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
@@ -178,22 +166,15 @@ def _listen(client: SpinningNode, heard: Heard) -> None:
 
 def _execute(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
     """Have one instruction executed for `seconds`."""
-    action = client.in_turn(lambda: ActionClient(client.node, ExecuteInstruction, "policy_node/execute_instruction"))
-    client.wait(action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
-    goal = ExecuteInstruction.Goal(instruction=INSTRUCTION, timeout=seconds)
-    handle = client.result(action.send_goal_async(goal), "response of policy_node to the goal", ANSWER_TIMEOUT)
-    if not handle.accepted:
-        raise RuntimeError("policy_node rejected the goal; see its log")
-    future, began = handle.get_result_async(), time.monotonic()
+    running, began = InstructionClient(client, "/policy_node").send(INSTRUCTION, seconds), time.monotonic()
     with tqdm(total=round(seconds), desc="running", unit="s") as bar:
-        while not future.done():
-            client.check()
+
+        def ended() -> bool:
             bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
-            with client.changed:
-                client.changed.wait(0.5)
-            if time.monotonic() - began > seconds + ANSWER_TIMEOUT:
-                raise NoAnswer(f"no result of policy_node within {seconds + ANSWER_TIMEOUT:.0f} s")
-    result = future.result().result
+            return running.ended
+
+        client.wait(ended, "result of policy_node", seconds + ANSWER_TIMEOUT)
+    result = running.message()
     if result.error_code != ExecuteInstruction.Result.TIMEOUT:
         raise RuntimeError(f"the run ended early: {result.error_msg}")
     return result
