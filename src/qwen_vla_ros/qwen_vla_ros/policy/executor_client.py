@@ -43,6 +43,7 @@ class ExecutorClient:
         base_frame: str,
         policy: PolicyIdentityMessage,
         is_active: Callable[[], bool],
+        beat: Callable[[], None],
     ) -> None:
         """Use publishers and clients created by the node.
 
@@ -55,9 +56,10 @@ class ExecutorClient:
             base_frame: of the robot.
             policy: provenance of the chunks.
             is_active: returns whether the node is active.
+            beat: publishes a heartbeat.
         """
         self._node, self._chunks, self._reports, self._hold, self._state = node, chunks, reports, hold, state
-        self._base_frame, self._policy, self._is_active = base_frame, policy, is_active
+        self._base_frame, self._policy, self._is_active, self._beat = base_frame, policy, is_active, beat
         self._chunk_id = 0
         self.latest_latency_ms = float("nan")
 
@@ -65,10 +67,16 @@ class ExecutorClient:
         """Wait until the executor and, in simulated time, the clock are found, but no longer than DISCOVERY.
 
         A chunk that is published before is lost, and so is its report. The executor has found this node, too, when it
-        answers: DDS announces endpoints in the order of their creation, and the client is the youngest.
+        answers: DDS announces endpoints in the order of their creation, and the client is the youngest. The second
+        answer follows a heartbeat, without which the first chunk would be refused.
         """
         limit = time.monotonic() + DISCOVERY
         self._wait_until(self._is_found, limit)
+        self._ask(limit)
+        self._beat()
+        self._ask(limit)
+
+    def _ask(self, limit: float) -> None:
         if self._state.service_is_ready():
             answer = self._state.call_async(GetState.Request())
             self._wait_until(answer.done, limit)

@@ -230,6 +230,7 @@ class PolicyNode(lifecycle.ManagedNode):
             base_frame=self._embodiment.base_frame,
             policy=identity,
             is_active=lambda: self.active,
+            beat=self._publish_heartbeat,
         )
         self._parts = Parts(
             now=lambda: self.get_clock().now().nanoseconds,

@@ -95,6 +95,7 @@ def test_a_policy_is_started_for_one_instruction(place, shell) -> None:
         done = say(place, shell, "stand still", "--policy", "mock://hold", "--timeout", "2")
         assert done.returncode == 0, done.stdout + done.stderr
         assert " chunks executed" in done.stderr and (place / "out/say/policy_node.log").is_file()
+        assert "no heartbeat" not in (place / "sim logs/executor_node.log").read_text()
         wrong = say(place, shell, "stand still", "--policy", "chess://e4")
         assert wrong.returncode == 1 and "no package provides the policy" in wrong.stderr
 
