@@ -94,16 +94,24 @@ def be_healthy(robot: Part) -> None:
     robot.execute(GRIPPER)
 
 
-# A computer whose clock is wrong: the middleware and Python read the time of day from this function.
+# A computer whose clock is wrong: Python and the middleware (Fast DDS 3, 2) read the time of day from these functions.
 SHIFTED_CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <sys/time.h>
 #include <time.h>
 int clock_gettime(clockid_t id, struct timespec *t) {
   static int (*real)(clockid_t, struct timespec *);
   if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
   int result = real(id, t);
   if (id == CLOCK_REALTIME) t->tv_sec += SHIFT;
+  return result;
+}
+int gettimeofday(struct timeval *t, void *zone) {
+  static int (*real)(struct timeval *, void *);
+  if (!real) real = dlsym(RTLD_NEXT, "gettimeofday");
+  int result = real(t, zone);
+  t->tv_sec += SHIFT;
   return result;
 }
 """

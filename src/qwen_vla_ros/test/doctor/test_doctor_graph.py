@@ -138,7 +138,9 @@ def wrong_parts(make):
     executor.trigger_configure()
 
 
-SENDER = "/teleop" if distribution().tells_publishers else "one of /script, /teleop"
+TELLS = distribution().tells_publishers
+SENDER = "/teleop" if TELLS else "one of /script, /teleop"
+OTHER_CLOCK = "/other_computer" if TELLS else "one of /other_computer, /robot"
 SCENARIOS = {
     wrong_messages: [
         ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
@@ -177,7 +179,7 @@ SCENARIOS = {
         ),
         ("fail", "Joint states", "joint names", "7 of 7 are missing: waist, shoulder, elbow", "prefix"),
         ("fail", "Nodes", "policy's robot", "policy_node has rate 10.0, here 5.0", "restart policy_node"),
-        ("fail", "Clocks", "skew", "the clock of /other_computer is 7.0 s ahead of ours", "chrony"),
+        ("fail", "Clocks", "skew", f"the clock of {OTHER_CLOCK} is 7.0 s ahead of ours", "chrony"),
         ("ok", "Nodes", "/policy_node", "active", ""),
         ("warn", "Nodes", "/executor_node", "inactive", "ros2 lifecycle set /executor_node activate"),
         ("fail", "Nodes", "heartbeat", "2 Hz, longest gap 0.5", "too busy"),

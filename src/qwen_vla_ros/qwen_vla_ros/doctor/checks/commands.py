@@ -12,7 +12,7 @@ from embodiment_descriptions.commands import CommandInterface
 from qwen_vla_control.observation.plausibility import UNKNOWN
 from qwen_vla_rclpy.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
-from qwen_vla_ros.doctor.checks.streams import nodes, short
+from qwen_vla_ros.doctor.checks.streams import nodes, one_of, short
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR
@@ -143,7 +143,7 @@ def check_rivals(command: CommandInterface, topic: Topic, graph: Graph, executor
         return
     senders = {a.publisher for a in graph.heard(topic.name)}
     sending = [p for p in rivals if p.gid in senders]
-    now = nodes(sending) or (f"one of {nodes(topic.publishers)}" if UNKNOWN in senders else "")
+    now = nodes(sending) or (one_of(topic.publishers) if UNKNOWN in senders else "")
     fact = f"also published by {nodes(rivals)}" + (f"; sending now: {now}" if now else "")
     remedy = f"stop {nodes(rivals)}: only {executor} may send commands"
     polite = command.moves_base and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)

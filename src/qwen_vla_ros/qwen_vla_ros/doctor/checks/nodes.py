@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embodiment_descriptions import Embodiment, known_robots
 from qwen_vla_control.stamps import NANOSECONDS
-from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONIZE, nodes
+from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONIZE, one_of
 from qwen_vla_ros.doctor.facts import Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY
@@ -160,7 +160,7 @@ def check_skew(graph: Graph) -> Iterator[Finding]:
     owners = {p.gid: p.node for topic in graph.topics.values() for p in topic.publishers}
     delays: dict[str, list[float]] = defaultdict(list)
     for name, arrivals in graph.arrivals.items():
-        someone = nodes(graph.topic(name).publishers) or "an unknown node"
+        someone = one_of(graph.topic(name).publishers) or "an unknown node"
         for a in arrivals:
             if a.sent:
                 delays[owners.get(a.publisher, someone)].append((a.received - a.sent) / NANOSECONDS)

@@ -168,3 +168,9 @@ def short(kind: str) -> str:
 def nodes(endpoints: Sequence[Endpoint]) -> str:
     """Return the nodes of endpoints, as text."""
     return ", ".join(sorted({endpoint.node for endpoint in endpoints}))
+
+
+def one_of(endpoints: Sequence[Endpoint]) -> str:
+    """Return who of the endpoints it is, as text, where the middleware does not tell; empty if there are none."""
+    names = nodes(endpoints)
+    return f"one of {names}" if ", " in names else names
