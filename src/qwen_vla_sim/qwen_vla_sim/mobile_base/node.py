@@ -57,7 +57,7 @@ class MobileBaseSim(SimNode):
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedBase:
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
-        velocity_type = MESSAGES[self.get_parameter("cmd_vel_message").value]
+        velocity_type = MESSAGES[self.setting("cmd_vel_message")]
         world = MobileBaseSuite().make_world(self.shift, self.task, embodiment)
         return SimulatedBase(world, parameters, velocity_type, **options)
 

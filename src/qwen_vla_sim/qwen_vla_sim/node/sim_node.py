@@ -199,13 +199,13 @@ class SimNode(LockedNode):
         self.add_on_set_parameters_callback(self._check)
         self.add_post_set_parameters_callback(self._apply)
 
-        self.embodiment = embodiment_of(self.robot_name, self.get_parameter("embodiment_config").value)
+        self.embodiment = embodiment_of(self.robot_name, self.setting("embodiment_config"))
         options = ("interpolate_from_desired_state", "allow_nonzero_velocity_at_trajectory_end")
-        self.robot = self.make_robot(self.embodiment, {name: self.get_parameter(name).value for name in options})
-        self.robot.reset(self.get_parameter("seed").value)
+        self.robot = self.make_robot(self.embodiment, {name: self.setting(name) for name in options})
+        self.robot.reset(self.setting("seed"))
         self._steps_per_tick = round(TICK / self.world.timestep)
         self._stop = threading.Event()
-        self._image_schedule = Schedule(self.get_parameter("image_rate").value)
+        self._image_schedule = Schedule(self.setting("image_rate"))
         self._limits_schedule = Schedule(LIMITS_RATE)
         self._worst = ""  # what the limits' status said last
         self._task_schedule = Schedule(TASK_STATE_RATE)
@@ -224,21 +224,25 @@ class SimNode(LockedNode):
         """The world of the robot."""
         return self.robot.world
 
+    def setting(self, name: str) -> Any:
+        """The value of one of its parameters, of the type of its default."""
+        return self.get_parameter(name).value
+
     @property
     def shift(self) -> Shift | None:
         """What the parameter `shift` says; ValueError when it is none."""
-        return shift_of(self.get_parameter("shift").value)
+        return shift_of(self.setting("shift"))
 
     @property
     def task(self) -> str | None:
         """What the parameter `task` says."""
-        return self.get_parameter("task").value or None
+        return self.setting("task") or None
 
     # ------------------------------------------------------------------ set-up
     def _make_cameras(self) -> CameraRig | None:
-        if self.get_parameter("image_rate").value == 0 or not self.world.cameras:
+        if self.setting("image_rate") == 0 or not self.world.cameras:
             return None
-        height, width = (self.get_parameter(f"image_{side}").value for side in ("height", "width"))
+        height, width = (self.setting(f"image_{side}") for side in ("height", "width"))
         topics = {camera.tag: (camera.topic, camera.info_topic) for camera in self.embodiment.cameras}
         self._image_publishers, self._info_publishers, self._infos = {}, {}, {}
         for camera in self.world.cameras:
@@ -259,7 +263,7 @@ class SimNode(LockedNode):
         self._diagnostics_publisher = self._publisher(LIMITS, RELIABLE)
         judged = self.world.task_state() is not None
         self._task_publisher = self._publisher(TASK_STATE, LATCHED) if judged else None
-        wanted = self.get_parameter("publish_clock").value
+        wanted = self.setting("publish_clock")
         self._clock_publisher = self._publisher(CLOCK, RELIABLE) if wanted else None
 
     def _publisher(self, topic: Endpoint, qos: QoSProfile) -> Publisher:
@@ -281,14 +285,14 @@ class SimNode(LockedNode):
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: list[ParameterValue]) -> None:
-        for parameter in parameters:
-            if parameter.name == "mode":
-                with self.lock:  # when this returns, time stands still
-                    self._stepped = parameter.value == "stepped"
-            elif parameter.name == "realtime_factor":
-                self._factor = parameter.value
-            elif parameter.name == "control_period":
-                self._ticks_per_step = max(1, round(parameter.value / TICK))
+        changed: dict[str, Any] = {parameter.name: parameter.value for parameter in parameters}
+        if "mode" in changed:
+            with self.lock:  # when this returns, time stands still
+                self._stepped = changed["mode"] == "stepped"
+        if "realtime_factor" in changed:
+            self._factor = changed["realtime_factor"]
+        if "control_period" in changed:
+            self._ticks_per_step = max(1, round(changed["control_period"] / TICK))
 
     # ------------------------------------------------------------------ inputs
     def _on_command(self, interface: str, streams: bool, message: Any) -> None:

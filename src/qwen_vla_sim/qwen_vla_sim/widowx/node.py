@@ -33,7 +33,7 @@ class WidowXSim(SimNode):
     PUBLISHES = (*SimNode.PUBLISHES, CAMERA_POSE)
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
-        suite = self.get_parameter("suite").value
+        suite = self.setting("suite")
         if suite not in SUITES:
             raise ValueError(f"this robot has no suite {suite!r}; choose one of: {', '.join(SUITES)}")
         return SimulatedRobot(SUITES[suite]().make_world(self.shift, self.task, embodiment), **options)
