@@ -15,6 +15,7 @@ from embodiment_descriptions.resources import known_robots, resource_path
 
 Hardware = Literal["mock", "gazebo", "isaac", "real"]
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_DECLARATION = re.compile(r"\s*<\?xml\s[^>]*\?>")
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)""")
 
 # By what a xacro evaluates, and by files that are not UTF-8 (ValueError).
@@ -65,14 +66,22 @@ def read_description(path: str | Path, arguments: Mapping[str, str] | None = Non
         raise EmbodimentError(f"{path} takes no arguments ({', '.join(arguments)}): it is not a .xacro")
     try:
         data = path.read_bytes()
-        declared = _ENCODING.match(data)
-        if not data.startswith(_UTF_16) and (declared is None or declared[1].lower() == b"utf-8"):
-            return data.decode("utf-8-sig")
-        return minidom.parseString(data).toxml()  # without the declaration, which is no longer true
+        return _DECLARATION.sub("", data.decode(_encoding(data)), count=1)  # which is no longer true
     except OSError as error:
         raise EmbodimentError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, ExpatError, LookupError) as error:
-        raise EmbodimentError(f"{path} is not written in the encoding that it declares: {error}") from error
+    except (UnicodeError, LookupError) as error:
+        raise EmbodimentError(
+            f"{path} is not written in the encoding that its first line tells, {_encoding(data)}: {error}; "
+            "save it as UTF-8, or declare its own"
+        ) from error
+
+
+def _encoding(data: bytes) -> str:
+    """Encoding of a file: what its first bytes tell counts more than what its XML declares; otherwise UTF-8."""
+    declared = _ENCODING.match(data)
+    if data.startswith(_UTF_16):
+        return "UTF-16"
+    return "UTF-8-SIG" if declared is None else declared[1].decode()
 
 
 def xacro_arguments(words: Iterable[str]) -> dict[str, str]:
