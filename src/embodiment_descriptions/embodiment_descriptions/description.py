@@ -66,7 +66,9 @@ def read_description(path: str | Path, arguments: Mapping[str, str] | None = Non
         raise EmbodimentError(f"{path} takes no arguments ({', '.join(arguments)}): it is not a .xacro")
     try:
         data = path.read_bytes()
-        return _DECLARATION.sub("", data.decode(_encoding(data)), count=1)  # which is no longer true
+        encoding = _encoding(data)
+        text = data.decode(encoding)
+        return text if encoding.upper().startswith("UTF-8") else _DECLARATION.sub("", text, count=1)  # no longer true
     except OSError as error:
         raise EmbodimentError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeError, LookupError) as error:
