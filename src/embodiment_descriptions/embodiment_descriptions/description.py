@@ -13,6 +13,7 @@ import xacro
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.resources import known_robots, resource_path
 
+ALWAYS_GIVEN = {"hardware", "controllers_file"}  # to every xacro, whether it takes them or not
 Hardware = Literal["mock", "gazebo", "isaac", "real"]
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _DECLARATION = re.compile(r"\s*<\?xml\s[^>]*\?>")
@@ -105,14 +106,31 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
     Raises:
         EmbodimentError: the file is malformed or its evaluation failed.
     """
+    given = _Arguments(arguments or {})
     try:
-        document = cast(minidom.Document, xacro.process_file(str(path), mappings=dict(arguments or {})))
+        document = cast(minidom.Document, xacro.process_file(str(path), mappings=given))
     except (xacro.XacroException, ExpatError, *RAISED_BY_EXPRESSIONS) as error:
         raise EmbodimentError(f"cannot expand {path}: {_reason(error)}{_remedy(error)}") from error
+    unknown = [name for name in arguments or {} if name not in given.asked | ALWAYS_GIVEN]
+    if unknown:
+        known = sorted(given.asked - ALWAYS_GIVEN)
+        raise EmbodimentError(f"{path} takes no argument {unknown[0]!r}; it takes: {', '.join(known) or 'none'}")
     # The comments before <robot> carry the path of the source file, which has no place on a topic.
     for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:
         document.removeChild(node)
     return document.toprettyxml(indent="  ")
+
+
+class _Arguments(dict[str, str]):
+    """Arguments of a xacro that remember which ones it asks for; it ignores others, and so a typing error."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__(given)
+        self.asked: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
 
 
 def _reason(error: Exception) -> str:

@@ -83,6 +83,8 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
     path = Path(robot).expanduser()
     if path.suffix not in YAML:
         raise EmbodimentError(f"{path} is not the path of an embodiment YAML; known robots: {_known()}; {REMEDY}")
+    if path.is_dir():
+        raise EmbodimentError(f"{path} is a folder; give the path of the embodiment YAML in it")
     if path.is_file():
         return path.resolve()
     try:

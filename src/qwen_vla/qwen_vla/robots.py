@@ -26,7 +26,7 @@ def find_robot(robot: str, config: Path | None, hardware: Hardware, xacro_argume
     """
     path = Path(robot).expanduser()
     if path.suffix in (".urdf", ".xml", ".xacro"):
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such URDF (relative to {Path.cwd()})")
         return read_robot(path, config, parse_arguments(xacro_arguments))
     if config or xacro_arguments:
