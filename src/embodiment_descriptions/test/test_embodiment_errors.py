@@ -214,4 +214,4 @@ def test_wrong_xacro(text: str, message: str, tmp_path: Path) -> None:
 
 def test_a_yaml_that_is_about_something_else_is_told_from_a_robot_with_wrong_keys() -> None:
     with pytest.raises(EmbodimentError, match="describes no robot: it has none of the keys arms, base, cameras"):
-        load_config({"stage": "sft", "steps": 10})
+        load_config("stage: sft\nsteps: 10\n")
