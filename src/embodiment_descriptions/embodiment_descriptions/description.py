@@ -67,16 +67,17 @@ def read_description(path: str | Path, arguments: Mapping[str, str] | None = Non
         raise EmbodimentError(f"{path} takes no arguments ({', '.join(arguments)}): it is not a .xacro")
     try:
         data = path.read_bytes()
-        encoding = _encoding(data)
-        text = data.decode(encoding)
-        return text if encoding.upper().startswith("UTF-8") else _DECLARATION.sub("", text, count=1)  # no longer true
     except OSError as error:
         raise EmbodimentError(f"cannot read {path}: {error.strerror}") from error
+    encoding = _encoding(data)
+    try:
+        text = data.decode(encoding)
     except (UnicodeError, LookupError) as error:
         raise EmbodimentError(
-            f"{path} is not written in the encoding that its first line tells, {_encoding(data)}: {error}; "
+            f"{path} is not written in the encoding that its first line tells, {encoding}: {error}; "
             "save it as UTF-8, or declare its own"
         ) from error
+    return text if encoding.upper().startswith("UTF-8") else _DECLARATION.sub("", text, count=1)  # no longer true
 
 
 def _encoding(data: bytes) -> str:
