@@ -40,6 +40,22 @@ def test_version_and_wrong_words(entry) -> None:
     assert wrong.returncode == 2 and "unknown argument '--frequency'" in wrong.stderr
 
 
+@pytest.mark.parametrize("entry", PROGRAMS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-p", "autostart"), "'-p autostart'"),
+        (("--params-file", "nowhere.yaml"), "'--params-file nowhere.yaml'"),
+        (("-p", "use_sim_time:=yess"), "'use_sim_time' to 'yess'"),
+    ],
+)
+def test_what_ros_refuses_of_the_command_line_is_said_in_one_line(entry, words: tuple[str, ...], said: str) -> None:
+    done = say(entry.name, "--ros-args", *words)
+    *from_rcl, own = done.stderr.splitlines()
+    assert done.returncode == 2 and len(from_rcl) <= 1, done.stderr
+    assert own.startswith(f"{entry.name}: ") and said in own and own.endswith(f"; see {entry.name} --help")
+
+
 def test_the_executor_and_its_help_do_without_torch() -> None:
     program = (
         "import sys; from qwen_vla_ros.executor.executor_node import main\n"

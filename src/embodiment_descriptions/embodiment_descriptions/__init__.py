@@ -11,7 +11,7 @@ from embodiment_descriptions.errors import EmbodimentError, KinematicsError, Res
 from embodiment_descriptions.kinematics import Kinematics
 from embodiment_descriptions.prompt import build_prompt
 from embodiment_descriptions.resources import known_robots, resource_path
-from embodiment_descriptions.robots import description_of, embodiment_file, is_path, known_robot, load_robot
+from embodiment_descriptions.robots import description_of, embodiment_file, is_path, known_robot, load_robot, read_robot
 
 __all__ = [
     "ActionLayout",
@@ -41,6 +41,7 @@ __all__ = [
     "load_robot",
     "pose_from_delta",
     "read_description",
+    "read_robot",
     "resource_path",
     "robot_description",
     "xacro_arguments",

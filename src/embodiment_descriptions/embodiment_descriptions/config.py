@@ -28,6 +28,7 @@ def _tag(value: str) -> str:
 CameraTag = Annotated[str, AfterValidator(_tag)]
 Point = tuple[Finite, Finite, Finite]
 COMPRESSED = "/compressed"
+_SIGNS = ("arms", "base", "cameras", "extends", "robot_tag")  # one of them is in every file about a robot
 MOST_PROBLEMS = 40  # shown of one file
 
 
@@ -271,6 +272,8 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
         raise EmbodimentError(f"cannot read {origin}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EmbodimentError(f"{origin} is not valid YAML: {error}") from error
+    if isinstance(data, dict) and data.keys().isdisjoint(_SIGNS):
+        raise EmbodimentError(f"{origin} describes no robot: it has none of the keys {', '.join(_SIGNS)}")
     if not isinstance(data, dict):
         raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
     return origin, data
@@ -293,7 +296,7 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"  {place}: missing"
     value = error["input"]
     shown = f" (got {reprlib.repr(value)})" if not isinstance(value, dict | list) else ""
-    return f"  {place}: {error['msg']}{shown}"
+    return f"  {place}: {error['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _models(parent: type[Strict]) -> Iterator[type[Strict]]:

@@ -13,8 +13,10 @@ import xacro
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.resources import known_robots, resource_path
 
+ALWAYS_GIVEN = {"hardware", "controllers_file"}  # to every xacro, whether it takes them or not
 Hardware = Literal["mock", "gazebo", "isaac", "real"]
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_DECLARATION = re.compile(r"\s*<\?xml\s[^>]*\?>")
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)""")
 
 # By what a xacro evaluates, and by files that are not UTF-8 (ValueError).
@@ -65,14 +67,25 @@ def read_description(path: str | Path, arguments: Mapping[str, str] | None = Non
         raise EmbodimentError(f"{path} takes no arguments ({', '.join(arguments)}): it is not a .xacro")
     try:
         data = path.read_bytes()
-        declared = _ENCODING.match(data)
-        if not data.startswith(_UTF_16) and (declared is None or declared[1].lower() == b"utf-8"):
-            return data.decode("utf-8-sig")
-        return minidom.parseString(data).toxml()  # without the declaration, which is no longer true
     except OSError as error:
         raise EmbodimentError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, ExpatError, LookupError) as error:
-        raise EmbodimentError(f"{path} is not written in the encoding that it declares: {error}") from error
+    encoding = _encoding(data)
+    try:
+        text = data.decode(encoding)
+    except (UnicodeError, LookupError) as error:
+        raise EmbodimentError(
+            f"{path} is not written in the encoding that its first line tells, {encoding}: {error}; "
+            "save it as UTF-8, or declare its own"
+        ) from error
+    return text if encoding.upper().startswith("UTF-8") else _DECLARATION.sub("", text, count=1)  # no longer true
+
+
+def _encoding(data: bytes) -> str:
+    """Encoding of a file: what its first bytes tell counts more than what its XML declares; otherwise UTF-8."""
+    declared = _ENCODING.match(data)
+    if data.startswith(_UTF_16):
+        return "UTF-16"
+    return "UTF-8-SIG" if declared is None else declared[1].decode()
 
 
 def xacro_arguments(words: Iterable[str]) -> dict[str, str]:
@@ -94,14 +107,31 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
     Raises:
         EmbodimentError: the file is malformed or its evaluation failed.
     """
+    given = _Arguments(arguments or {})
     try:
-        document = cast(minidom.Document, xacro.process_file(str(path), mappings=dict(arguments or {})))
+        document = cast(minidom.Document, xacro.process_file(str(path), mappings=given))
     except (xacro.XacroException, ExpatError, *RAISED_BY_EXPRESSIONS) as error:
         raise EmbodimentError(f"cannot expand {path}: {_reason(error)}{_remedy(error)}") from error
+    unknown = [name for name in arguments or {} if name not in given.asked | ALWAYS_GIVEN]
+    if unknown:
+        known = sorted(given.asked - ALWAYS_GIVEN)
+        raise EmbodimentError(f"{path} takes no argument {unknown[0]!r}; it takes: {', '.join(known) or 'none'}")
     # The comments before <robot> carry the path of the source file, which has no place on a topic.
     for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:
         document.removeChild(node)
     return document.toprettyxml(indent="  ")
+
+
+class _Arguments(dict[str, str]):
+    """Arguments of a xacro that remember which ones it asks for; it ignores others, and so a typing error."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__(given)
+        self.asked: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
 
 
 def _reason(error: Exception) -> str:

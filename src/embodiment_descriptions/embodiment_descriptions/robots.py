@@ -37,7 +37,24 @@ def load_robot(robot: str | Path, hardware: Hardware = "mock") -> Embodiment:
             f"{file}: no description of the robot {load_config(file).name!r} beside it; put its URDF or xacro "
             f"there as {file.stem}.urdf or {file.stem}.urdf.xacro"
         )
-    return Embodiment.from_urdf(urdf, file)
+    return _derived(str(file), urdf, file)
+
+
+def read_robot(
+    description: str | Path, yaml: str | Path | None = None, arguments: Mapping[str, str] | None = None
+) -> Embodiment:
+    """Load a robot from the file of its description.
+
+    Args:
+        description: URDF or xacro.
+        yaml: embodiment YAML; None guesses one.
+        arguments: values of a xacro's <xacro:arg>.
+
+    Raises:
+        EmbodimentError: as `read_description` and `Embodiment.from_urdf`; names the files.
+    """
+    origin = f"{description} with {yaml}" if yaml else str(description)
+    return _derived(origin, read_description(description, arguments), yaml)
 
 
 def known_robot(name: str, hardware: Hardware = "mock") -> Embodiment:
@@ -66,6 +83,8 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
     path = Path(robot).expanduser()
     if path.suffix not in YAML:
         raise EmbodimentError(f"{path} is not the path of an embodiment YAML; known robots: {_known()}; {REMEDY}")
+    if path.is_dir():
+        raise EmbodimentError(f"{path} is a folder; give the path of the embodiment YAML in it")
     if path.is_file():
         return path.resolve()
     try:
@@ -116,6 +135,13 @@ def _beside(file: Path, name: str) -> Path | None:
             f"{file.stem}.urdf or {file.stem}.urdf.xacro"
         )
     return same[0] if same else None
+
+
+def _derived(origin: str, urdf: str, yaml: str | Path | None) -> Embodiment:
+    try:
+        return Embodiment.from_urdf(urdf, yaml)
+    except EmbodimentError as error:
+        raise EmbodimentError(f"{origin}: {error}") from error
 
 
 def _file_of_suite(name: str, hardware: str) -> Path:

@@ -14,6 +14,7 @@ from embodiment_descriptions.errors import EmbodimentError, Problems
 
 MovableType = Literal["revolute", "continuous", "prismatic"]
 MOVABLE = get_args(MovableType)
+XACRO = ("{http://ros.org/wiki/xacro}", "{http://www.ros.org/wiki/xacro}", "{http://wiki.ros.org/xacro}")
 JOINT_TYPES = (*MOVABLE, "fixed", "floating", "planar")
 
 
@@ -127,6 +128,10 @@ def parse_urdf(text: str) -> UrdfTree:
     name = robot.get("name")
     if not name:
         raise EmbodimentError('the <robot> element has no name; write <robot name="...">')
+    if any(element.tag.startswith(XACRO) for element in robot):
+        raise EmbodimentError(
+            "this is a xacro, not yet expanded; name it NAME.urdf.xacro, or expand it: xacro FILE > NAME.urdf"
+        )
     links = tuple(_named(element, "link") for element in robot.findall("link"))
     _refuse_duplicates(links, "link")
     problems = Problems()

@@ -51,5 +51,13 @@ def parse_yaml(text: str) -> object:
     """
     try:
         return yaml.load(text, Loader=CheckedLoader)
+    except yaml.MarkedYAMLError as error:
+        raise yaml.YAMLError(_in_one_line(error)) from error
     except (ValueError, TypeError, RecursionError, OverflowError) as error:  # 2026-13-45, {[]: 1}, nesting
         raise yaml.YAMLError(str(error)) from error
+
+
+def _in_one_line(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + ", ".join(part for part in (error.context, error.problem) if part)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from embodiment_descriptions import Embodiment, EmbodimentError, ResourceError, expand_xacro, load_robot, resource_path
+from embodiment_descriptions.config import load_config
 from embodiment_descriptions.urdf import parse_urdf
 
 URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
@@ -209,3 +210,8 @@ def test_wrong_xacro(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(EmbodimentError, match=f"cannot expand .*wrong.urdf.xacro: .*{message}"):
         expand_xacro(path)
+
+
+def test_a_yaml_that_is_about_something_else_is_told_from_a_robot_with_wrong_keys() -> None:
+    with pytest.raises(EmbodimentError, match="describes no robot: it has none of the keys arms, base, cameras"):
+        load_config("stage: sft\nsteps: 10\n")

@@ -54,6 +54,65 @@ def test_arm_without_fingers(robot, joint) -> None:
     assert e.arms[0].gripper is None and "gripper: none found behind the arm" in e.inferred
 
 
+def test_whatever_moves_and_is_not_commanded_is_told(robot, joint) -> None:
+    """A lift below the arm, the second of two fingers with motors of their own, an arm of another kind."""
+    links = ["base", "mast", "a", "b", "c", "left", "right", "stick"]
+    slide = {"lower": 0, "upper": 0.04, "velocity": 0.2, "effort": 9}
+    joints = [joint("lift", "base", "mast", "prismatic"), joint("j1", "mast", "a"), joint("j2", "a", "b")]
+    joints += [joint("j3", "b", "c"), joint("antenna", "base", "stick")]
+    joints += [joint(f"{side}_finger", "c", side, "prismatic", slide) for side in ("left", "right")]
+    e = Embodiment.from_urdf(robot("r", links, joints))
+    assert e.arms[0].joints == ("j1", "j2", "j3") and e.arms[0].gripper.joint == "left_finger"
+    (note,) = (note for note in e.inferred if note.startswith("not commanded: "))
+    assert note.startswith("not commanded: lift, antenna, right_finger; what is to move belongs to an arm")
+
+
+def test_a_slide_between_joints_that_turn_is_one_of_the_arm(robot, joint) -> None:
+    joints = [joint("j1", "base", "a"), joint("j2", "a", "b"), joint("j3", "b", "c", "prismatic")]
+    e = Embodiment.from_urdf(robot("scara", ["base", "a", "b", "c", "d"], [*joints, joint("j4", "c", "d")]))
+    assert e.arms[0].joints == ("j1", "j2", "j3", "j4") and e.arms[0].gripper is None
+
+
+def test_a_finger_is_known_by_its_link_where_its_joint_is_only_numbered(robot, joint) -> None:
+    joints = [joint("j1", "base", "a"), joint("j2", "a", "hand"), joint("f1x", "hand", "arm_fngr")]
+    arm = Embodiment.from_urdf(robot("r", ["base", "a", "hand", "arm_fngr"], joints)).arms[0]
+    assert arm.joints == ("j1", "j2") and arm.gripper.joint == "f1x"
+
+
+def test_a_dexterous_hand_is_no_gripper(robot, joint) -> None:
+    """Each of its joints is a channel, in the control mode that has such channels."""
+    fingers = [f"left_hand_{finger}_{n}_joint" for finger in ("thumb", "index") for n in (0, 1)]
+    links = ["base", "a", "b", "c", *(f"{name}_link" for name in fingers)]
+    joints = [joint("j1", "base", "a"), joint("j2", "a", "b"), joint("j3", "b", "c")]
+    for inner, outer in (fingers[:2], fingers[2:]):
+        joints += [joint(inner, "c", f"{inner}_link"), joint(outer, f"{inner}_link", f"{outer}_link")]
+    e = Embodiment.from_urdf(robot("r", links, joints))
+    assert e.arms[0].gripper is None and sorted(e.arms[0].hand) == sorted(fingers)
+    assert e.control_mode == "joint_position" and len(e.channel_names) == 3 + 4
+    assert Embodiment.from_urdf(e.urdf, guessed_yaml(e)) == e.model_copy(update={"inferred": ()})
+
+
+def test_propellers_are_no_arms(robot, joint) -> None:
+    joints = [joint(f"rotor_{n}_joint", "base", f"rotor_{n}", "continuous", None) for n in range(4)]
+    with pytest.raises(EmbodimentError, match=r"for an arm \(propellers: rotor_0_joint; rotor_1_joint; .*give a YAML"):
+        Embodiment.from_urdf(robot("drone", ["base", *(f"rotor_{n}" for n in range(4))], joints))
+
+
+def test_limits_in_degrees_are_asked_about(robot, joint) -> None:
+    degrees = {"lower": -170, "upper": 170, "velocity": 90, "effort": 9}
+    joints = [joint("j1", "base", "a", limit=degrees), joint("j2", "a", "b"), joint("j3", "b", "c", limit=degrees)]
+    e = Embodiment.from_urdf(robot("r", ["base", "a", "b", "c"], joints))
+    assert "limits: j1, j3 reach beyond 30 rad; a URDF has radians, are these degrees?" in e.inferred
+
+
+@pytest.mark.parametrize("left", ["left_{}", "{}_l", "l/{}", "{}Left", "L{}", "LARM_{}"])
+def test_sides_are_known_by_the_words_of_a_name(robot, joint, left: str) -> None:
+    right = left.replace("eft", "ight").replace("l", "r").replace("L", "R")
+    arms = [tuple(side.format(part) for part in ("Shoulder", "Elbow", "Wrist")) for side in (right, left)]
+    e = Embodiment.from_urdf(body(robot, joint, *arms))
+    assert {arm.name: arm.joints for arm in e.arms} == {"left": arms[1], "right": arms[0]}
+
+
 def test_two_arms_that_are_alike_are_both_commanded(twin) -> None:
     e = Embodiment.from_urdf(twin()[0])
     sides = {arm.name: arm.joints for arm in e.arms}
@@ -67,7 +126,7 @@ def test_of_more_than_two_arms_the_others_are_mentioned(robot, joint) -> None:
     arms = [tuple(f"{letter}{n}" for n in (1, 2, 3)) for letter in "pqs"]
     e = Embodiment.from_urdf(body(robot, joint, *arms))
     assert [arm.name for arm in e.arms] == ["arm_1", "arm_2"]
-    assert any("s1, s2, s3, was ignored: at most two arms" in note for note in e.inferred)
+    assert any(note.startswith("not commanded: s1, s2, s3; ") and "at most two" in note for note in e.inferred)
 
 
 def test_wheels_are_not_an_arm(robot, joint) -> None:
@@ -193,6 +252,18 @@ def test_only_wheels_are_a_base(robot, joint) -> None:
 def test_what_has_neither_arm_nor_wheels_is_said_to_have_legs(robot, joint) -> None:
     with pytest.raises(EmbodimentError, match=r"for an arm \(legs: left_hip_pitch_joint, .*; give a YAML"):
         Embodiment.from_urdf(body(robot, joint, LEG))
+
+
+def test_where_every_joint_is_named_as_a_finger_that_is_said(robot, joint) -> None:
+    with pytest.raises(EmbodimentError, match=r"for an arm \(fingers: gripper_1, gripper_2\); give a YAML"):
+        Embodiment.from_urdf(body(robot, joint, ("gripper_1", "gripper_2")))
+
+
+def test_a_torso_that_arms_and_head_share_is_not_called_head(robot, joint) -> None:
+    links = ["base", "torso", "face", "a", "b", "c"]
+    joints = [joint("waist", "base", "torso"), joint("head_pan", "torso", "face")]
+    joints += [joint(name, *ends) for name, ends in (("j1", ("torso", "a")), ("j2", "ab"), ("j3", "bc"))]
+    assert "head: head_pan: no arm" in Embodiment.from_urdf(robot("r", links, joints)).inferred
 
 
 def test_a_urdf_without_revolute_joints_is_refused(robot, joint) -> None:

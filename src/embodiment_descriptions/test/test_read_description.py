@@ -35,8 +35,17 @@ def test_a_file_without_declaration_is_utf_8_and_stays_as_it_is(tmp_path: Path) 
 def test_a_file_in_another_encoding_than_it_declares_is_named(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "r.urdf"
     file.write_bytes(data)
-    with pytest.raises(EmbodimentError, match="r.urdf is not written in the encoding that it declares"):
+    with pytest.raises(EmbodimentError, match="r.urdf is not written in the encoding .*; save it as UTF-8"):
         read_description(file)
+
+
+def test_the_first_bytes_count_more_than_the_declaration(tmp_path: Path) -> None:
+    """As PowerShell writes `xacro robot.xacro > robot.urdf`: UTF-16, with the declaration of UTF-8."""
+    file = tmp_path / "r.urdf"
+    file.write_bytes(
+        '<?xml version="1.0" encoding="utf-8"?>\r\n<robot name="r"><link name="Größe"/></robot>'.encode("utf-16")
+    )
+    assert parse_urdf(read_description(file)).links == ("Größe",)
 
 
 def test_a_xacro_is_expanded_with_its_arguments(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from embodiment_descriptions import (
     embodiment_file,
     known_robot,
     load_robot,
+    read_robot,
     resource_path,
 )
 
@@ -55,6 +56,19 @@ def test_it_is_called_as_the_yaml_or_as_the_robot_or_is_the_only_one(own: Path, 
     if name != "description.urdf":
         (own.parent / "table.urdf").write_text("<robot name='table'><link name='top'/></robot>")
         assert load_robot(own).urdf == urdf
+
+
+def test_what_is_wrong_with_a_robot_names_its_files(own: Path) -> None:
+    own.write_text(own.read_text().replace("shoulder_pan", "shoulder_pam"))
+    with pytest.raises(EmbodimentError, match=r"mine\.yaml: .*'shoulder_pam'; did you mean 'shoulder_pan'"):
+        load_robot(own)
+    xacro = own.with_name("mine.urdf.xacro")
+    with pytest.raises(EmbodimentError, match=r"mine\.urdf\.xacro with .*mine\.yaml: .*'shoulder_pam'"):
+        read_robot(xacro, own)
+    empty = own.with_name("empty.urdf")
+    empty.write_text("")
+    with pytest.raises(EmbodimentError, match=r"empty\.urdf: the URDF is not well-formed XML, line 1, column 0"):
+        read_robot(empty)
 
 
 def test_which_one_is_meant_is_never_guessed(own: Path) -> None:

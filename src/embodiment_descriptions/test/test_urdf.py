@@ -38,3 +38,9 @@ def test_a_loop_behind_a_long_chain_is_found_and_named(robot, joint) -> None:
     loop = " <- ".join(f"l{LINKS - back}" for back in (3, 1, 2, 3))
     with pytest.raises(EmbodimentError, match=f"a loop: {loop};"):
         parse_urdf(urdf)
+
+
+def test_a_xacro_with_the_name_of_a_urdf_is_told_from_a_urdf_without_links() -> None:
+    xacro = '<robot name="r" xmlns:xacro="http://ros.org/wiki/xacro"><xacro:include filename="arm.xacro"/></robot>'
+    with pytest.raises(EmbodimentError, match=r"this is a xacro, not yet expanded; name it NAME\.urdf\.xacro"):
+        parse_urdf(xacro)

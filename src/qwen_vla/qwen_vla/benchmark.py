@@ -28,6 +28,7 @@ from qwen_vla.benchmark_options import CAMERA_TAGS, BenchmarkOptions
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.devices import usable_device
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.linear_attention import kernels_installed
 from qwen_vla.model.modeling import QwenVLAModel
@@ -84,7 +85,8 @@ def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     operations and bytes.
     """
     options.check()
-    if options.preset == "4b" and torch.device(options.device).type == "cpu" and options.checkpoint is None:
+    device = usable_device(options.device)
+    if options.preset == "4b" and device.type == "cpu" and options.checkpoint is None:
         return {
             "preset": options.preset,
             "device": options.device,

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from qwen_vla.option_ranges import Count, Range, check_ranges
 
 CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist", "cam_front")
 
@@ -22,11 +24,11 @@ class BenchmarkOptions:
     """One of the checkpoint's robots; required if it has several."""
     device: str = "cpu"
     """Device: cpu, cuda, cuda:1 …"""
-    images: int | None = None
+    images: Annotated[int | None, Range(0, len(CAMERA_TAGS))] = None
     """Cameras; default 2 for tiny, 3 for 4b, those of a checkpoint."""
-    threads: int = 1
+    threads: Count = 1
     """CPU threads. On a busy machine, more threads wait for each other: up to 2 s per chunk."""
-    repeats: int = 50
+    repeats: Count = 50
     """Chunks per measurement."""
     accelerate: Literal["auto", "graphs", "compile", "off"] = "auto"
     """auto: compiled blocks in CUDA graphs on a GPU, plain on a CPU; graphs: without the compiler; compile: on a CPU,
@@ -36,10 +38,7 @@ class BenchmarkOptions:
 
     def check(self) -> None:
         """ValueError for options that cannot be measured."""
-        if self.repeats < 1 or self.threads < 1:
-            raise ValueError(f"repeats ({self.repeats}) and threads ({self.threads}) must be at least 1")
-        if self.images is not None and not 0 <= self.images <= len(CAMERA_TAGS):
-            raise ValueError(f"images ({self.images}) must be between 0 and {len(CAMERA_TAGS)}")
+        check_ranges(self)
         if self.images is not None and self.checkpoint is not None:
             raise ValueError("a checkpoint's robot has its own cameras; omit either --images or --checkpoint")
         if self.robot is not None and self.checkpoint is None:

@@ -24,6 +24,7 @@ from qwen_vla.benchmark_options import BenchmarkOptions
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.evaluation.options import EvaluateOptions
+from qwen_vla.option_ranges import Range, RateHz, check_ranges
 from qwen_vla.serving.command import Serve
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ class Describe:
 
     def run(self) -> int:
         from embodiment_descriptions import describe
+        from qwen_vla.output_paths import check_files
         from qwen_vla.robots import find_robot
 
         if self.write and self.write.exists():
             raise FileExistsError(f"{self.write} already exists; name another file for the guess")
+        check_files("qwen-vla describe", False, {"--write": self.write})
         embodiment = find_robot(self.robot, self.config, self.hardware, self.arguments)
         if self.write and not embodiment.inferred:
             raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed for {self.robot!r}")
@@ -110,7 +113,7 @@ class Collect(Collection):
     """For `motions`: name of a robot of the suite, or path of an embodiment YAML or a URDF."""
     config: Path | None = None
     """For `motions`: embodiment YAML for a URDF that is in another folder."""
-    rate_hz: float = 50.0
+    rate_hz: RateHz = 50.0
     """For `motions`: samples per second."""
 
     def run(self) -> int:
@@ -238,9 +241,9 @@ class Train:
 
     recipe: tyro.conf.Positional[Path]
     """Recipe file, see config/training/; `qwen-vla collect` with the same file records its data."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, Range(1)] = None
     """Stop at this step and save the state; the schedule stays that of the whole recipe."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Range(1)] = None
     """Rows of a batch instead of the recipe's: as many samples, in steps whose learning rates grow with its root."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: on a GPU if there is one."""
@@ -381,9 +384,9 @@ class Benchmark(BenchmarkOptions):
 
     runtime: bool = False
     """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; no option above applies."""
-    seconds: float = 60.0
+    seconds: Annotated[float, Range(1, 86400)] = 60.0
     """With --runtime: how long to run the nodes [s]."""
-    episodes: int = 3
+    episodes: Annotated[int, Range(0)] = 3
     """With --runtime: scenes to run in each blending mode, to measure how smoothly chunks are joined; 0: none."""
     json: Path | None = None
     """Where to write the figures."""
@@ -395,6 +398,7 @@ class Benchmark(BenchmarkOptions):
         from qwen_vla.output_paths import check_files, with_maker
 
         maker = "qwen-vla benchmark"
+        self.check()  # before PyTorch is imported, which takes seconds
         check_files(maker, self.overwrite, {"--json": self.json})
         result = _plugin(BENCHMARKS, "runtime")(self.seconds, self.episodes) if self.runtime else self._model()
         print(json.dumps(result, indent=2))
@@ -500,7 +504,9 @@ def main() -> None:
         if sys.argv[1:] == ["--version"]:
             print(f"qwen-vla {version('qwen_vla')}")
             sys.exit(0)
-        code = _with_home(parse()).run()
+        command = _with_home(parse())
+        check_ranges(command)
+        code = command.run()
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt as stop:

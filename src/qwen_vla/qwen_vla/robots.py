@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from embodiment_descriptions import Embodiment, load_robot, read_description
+from embodiment_descriptions import Embodiment, load_robot, read_robot
 from embodiment_descriptions import xacro_arguments as parse_arguments
 from embodiment_descriptions.description import Hardware
 
@@ -26,9 +26,9 @@ def find_robot(robot: str, config: Path | None, hardware: Hardware, xacro_argume
     """
     path = Path(robot).expanduser()
     if path.suffix in (".urdf", ".xml", ".xacro"):
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such URDF (relative to {Path.cwd()})")
-        return Embodiment.from_urdf(read_description(path, parse_arguments(xacro_arguments)), config)
+        return read_robot(path, config, parse_arguments(xacro_arguments))
     if config or xacro_arguments:
         given = "--config" if config else "--arguments"
         raise ValueError(f"{given} requires the path of a URDF; {robot!r} has its own configuration")

@@ -183,7 +183,7 @@ def test_table_of_tiny():
     [
         ({"repeats": 0}, "at least 1"),
         ({"threads": 0}, "at least 1"),
-        ({"images": 9}, "between 0 and 4"),
+        ({"images": 9}, "0 to 4"),
         ({"images": 1, "checkpoint": "x"}, "its own cameras"),
         ({"robot": "widowx"}, "with --checkpoint"),
     ],

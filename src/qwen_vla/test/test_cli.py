@@ -4,6 +4,7 @@
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -90,6 +91,8 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             ["describe", "robbie.yaml"],
             r"robbie\.yaml: no such embodiment YAML .*: aloha",
         ),
+        (["describe", "folder.urdf"], "cannot read folder.urdf: Is a directory"),
+        (["describe", "folder.yaml"], "folder.yaml is a folder; give the path of the embodiment YAML in it"),
         (["describe", "widowx", "--config", "mine.yaml"], "--config requires the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not apply to a recipe"),
@@ -112,14 +115,47 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         (["evaluate", "widowx", "--prompt-of", "arm.yaml"], r"arm\.yaml: no such"),
         (["evaluate", "widowx_pick", "--policy", "nowhere"], "no checkpoint directory at nowhere"),
         (["evaluate", "widowx_pick", "--policy", "nowhere", "--workers", "0"], "workers must be at least 1"),
+        (["serve", "--robot", "widowx", "--host", "nohost.invalid"], r"cannot listen on nohost\.invalid:8000: "),
+        (["serve", "--robot", "widowx", "--port", "8123", "--groot-port", "8123"], "port 8123 is given for two"),
+        (["serve", "--robot", "widowx", "--port", "0", "--device", "abacus"], "device 'abacus' is unknown; choose cpu"),
+        (["benchmark", "--device", "abacus"], "device 'abacus' is unknown; choose cpu"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):
+    folders = [tmp_path / name for name in ("folder.urdf", "folder.yaml")]
+    for folder in folders:
+        folder.mkdir()
     monkeypatch.chdir(tmp_path)
     code = run(monkeypatch, *arguments)
     assert isinstance(code, str) and "\n" not in code  # sys.exit prints it and exits with 1
     assert re.match(f"qwen-vla: {message}", code), code
-    assert not list(tmp_path.iterdir()), "nothing was begun"
+    assert sorted(tmp_path.iterdir()) == folders, "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--robot", "widowx", "--port", "99999"], "--port 99999: it must be 0 to 65535"),
+        (["serve", "--robot", "widowx", "--groot-port", "-1"], "--groot-port -1: it must be 0 to 65535"),
+        (["serve", "--robot", "widowx", "--clients", "0"], "--clients 0: it must be at least 1"),
+        (["serve", "--robot", "widowx", "--frame-mb", "nan"], "--frame-mb nan: it must be 0.01 to 4096"),
+        (["train", "mine.yaml", "--batch-size", "-1"], "--batch-size -1: it must be at least 1"),
+        (["train", "mine.yaml", "--max-steps", "0"], "--max-steps 0: it must be at least 1"),
+        (["collect", "motions", "--out", "o", "--rate-hz", "-1"], "--rate-hz -1.0: it must be 0.01 to 1000"),
+        (["benchmark", "--repeats", "0"], "--repeats 0: it must be at least 1"),
+        (["benchmark", "--images", "9"], "--images 9: it must be 0 to 4"),
+        (["benchmark", "--runtime", "--seconds", "-1"], "--seconds -1.0: it must be 1 to 86400"),
+    ],
+)
+def test_a_number_outside_the_range_of_its_option_is_refused_before_anything_begins(monkeypatch, arguments, message):
+    assert run(monkeypatch, *arguments) == f"qwen-vla: {message}"
+
+
+def test_serve_tells_that_its_port_is_taken_before_it_loads_a_model(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code = run(monkeypatch, "serve", "--robot", "widowx", "--policy", "nowhere", "--port", port)
+    assert code == f"qwen-vla: cannot listen on 127.0.0.1:{port}: Address already in use; choose another host or port"
 
 
 RECIPE = """
@@ -260,6 +296,8 @@ def test_describe_expands_a_xacro_with_arguments(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "describe", xacro, "--arguments", "side:=right") == 0
     assert "right_turn" in capsys.readouterr().out
     assert "name:=value" in run(monkeypatch, "describe", xacro, "--arguments", "side")
+    wrong = run(monkeypatch, "describe", xacro, "--arguments", "sied:=right")
+    assert wrong == f"qwen-vla: {xacro} takes no argument 'sied'; it takes: side"
 
 
 def test_describe_writes_its_guess_as_a_yaml_beside_the_urdf(monkeypatch, capsys, tmp_path):

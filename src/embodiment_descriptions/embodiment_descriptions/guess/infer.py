@@ -6,21 +6,20 @@ from typing import Any
 
 from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand, Odometry
-from embodiment_descriptions.config import Arm, Base, BaseLimits, Camera, EmbodimentConfig, Gripper, Safety
+from embodiment_descriptions.config import Arm, Base, BaseLimits, Camera, EmbodimentConfig, Safety
 from embodiment_descriptions.errors import EmbodimentError
-from embodiment_descriptions.guess.body_parts import Part, part_of
-from embodiment_descriptions.guess.fingers import open_and_closed
+from embodiment_descriptions.guess.body_parts import Part, is_finger, part_of, words
+from embodiment_descriptions.guess.end_effectors import end_effector, grasp_point
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
 
-_FINGER = re.compile(r"finger|gripper|knuckle|jaw|claw|thumb|hand", re.IGNORECASE)
-_TIP = re.compile(r"tcp|tool|ee_|_ee|eef|grasp|gripper|hand|tip|flange", re.IGNORECASE)
-_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
-_CAMERA = re.compile(r"cam|optical|lens|sensor", re.IGNORECASE)
+_SIDES = {"left": {"l", "larm"}, "right": {"r", "rarm"}}
 RATE_HZ, CHUNK_SIZE = 5.0, 16
 BASE_RATE_HZ, BASE_CHUNK_SIZE = 2.0, 8
 BASE_LIMITS = BaseLimits(max_linear=0.3, max_angular=1.0, max_linear_acceleration=0.5, max_angular_acceleration=1.0)
 Chain = list[UrdfJoint]
 Guess = tuple[EmbodimentConfig, tuple[str, ...]]
+WIDEST = 30.0  # [rad] of a joint's limits; cables do not allow more turns, and few limits in degrees are less
+MOST_NAMES = 20  # of joints that one line lists
 LEAST_ARM = 3  # joints that an arm has at least, where another one shares its first joints
 
 
@@ -41,14 +40,20 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
         EmbodimentError: the URDF has neither.
     """
     chains = _chains(tree)
-    others = {part: [chain for chain in chains if part_of(chain) is part] for part in Part}
-    arms = _without_torso([chain for chain in chains if part_of(chain) is None])
-    if not arms and others[Part.WHEELS]:
+    arms = [chain for chain in chains if part_of(chain) is None]
+    of_arms = {joint.name for chain in arms for joint in chain}
+    others: dict[Part, list[Chain]] = {part: [] for part in Part}
+    for chain in chains:
+        part, own = part_of(chain), [joint for joint in chain if joint.name not in of_arms]  # without a shared torso
+        if part is not None and own:
+            others[part].append(own)
+    if arms:
+        return _arms(tree, urdf, _without_torso(arms), others)
+    if others[Part.WHEELS]:
         return _base(tree, others)
-    if not arms:
-        seen = "".join(f" ({line})" for line in _left_out(others))
-        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
-    return _arms(tree, urdf, arms, others)
+    fingers = [joint for joint in tree.joints.values() if joint.movable and is_finger(joint)]
+    seen = "".join(f" ({line})" for line in [*_left_out(others), *([f"fingers: {_names(fingers)}"] if fingers else [])])
+    raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
 
 
 def _arms(tree: UrdfTree, urdf: str, chains: list[Chain], others: dict[Part, list[Chain]]) -> Guess:
@@ -61,34 +66,33 @@ def _arms(tree: UrdfTree, urdf: str, chains: list[Chain], others: dict[Part, lis
         names = [f"arm_{number}" for number in range(1, len(both) + 1)]
     found = [_guessed_arm(tree, urdf, name, chain) for name, chain in zip(names, both, strict=True)]
     arms = tuple(arm for arm, _ in found)
-    ignored = [chain for chain in alike if not any(set(chain) & set(used) for used in both)]
     notes = [
         *(note for _, lines in found for note in lines),
-        *(f"another chain, {_names(chain)}, was ignored: at most two arms are commanded" for chain in ignored),
         *_left_out(others),
+        *_not_commanded(tree, arms, others),
+        *_in_degrees(tree, arms),
         f"commands: {', '.join(_controllers(arms))}, with the topics of joint_trajectory_controller",
         "home: zero, or the allowed position nearest to it",
     ]
-    return _config(tree, notes, rate_hz=RATE_HZ, chunk_size=CHUNK_SIZE, arms=arms, commands=_commands(arms))
+    mode = ControlMode.JOINT_POSITION if any(arm.hand for arm in arms) else ControlMode.EEF_DELTA
+    return _config(
+        tree, notes, control_mode=mode, rate_hz=RATE_HZ, chunk_size=CHUNK_SIZE, arms=arms, commands=_commands(arms)
+    )
 
 
 def _guessed_arm(tree: UrdfTree, urdf: str, name: str, chain: Chain) -> tuple[Arm, list[str]]:
-    base, tip = chain[0].parent, _tip(tree, chain[-1].child)
-    gripper, how = _gripper(tree, urdf, chain[-1].child, tip)
-    notes = [
-        f"{'arm: the longest' if name == 'arm' else f'arm {name}: a'} chain of revolute joints, {base} to {tip}",
-        "gripper: none found behind the arm"
-        if gripper is None
-        else f"gripper: {gripper.joint}, closed at {gripper.closed:g}, open at {gripper.open:g}; {how}",
-    ]
-    joints = tuple(joint.name for joint in chain)
-    return Arm(name=name, joints=joints, base_link=base, tip_link=tip, gripper=gripper), notes
+    base, last = chain[0].parent, chain[-1].child
+    tip = grasp_point(tree, last)
+    end, joints = end_effector(tree, urdf, last, tip), tuple(joint.name for joint in chain)
+    arm = Arm(name=name, joints=joints, base_link=base, tip_link=tip, gripper=end.gripper, hand=end.hand)
+    what = "arm: the longest" if name == "arm" else f"arm {name}: a"
+    return arm, [f"{what} chain of revolute joints, {base} to {tip}", end.note]
 
 
 def _side(chain: Chain) -> str | None:
     """`left` or `right`, as the names of a chain's joints and links have it; None where they do not."""
-    words = {word for joint in chain for name in (joint.name, joint.child) for word in _SIDE.findall(name.lower())}
-    sides = {"left" if word.startswith("l") else "right" for word in words}
+    found = {word for joint in chain for name in (joint.name, joint.child) for word in words(name)}
+    sides = {side for side, short in _SIDES.items() if short & found or any(word.startswith(side) for word in found)}
     return sides.pop() if len(sides) == 1 else None
 
 
@@ -138,6 +142,24 @@ def _left_out(others: dict[Part, list[Chain]]) -> list[str]:
     ]
 
 
+def _not_commanded(tree: UrdfTree, arms: tuple[Arm, ...], others: dict[Part, list[Chain]]) -> list[str]:
+    """One line with the joints that move by themselves and of which no other line speaks: a lift, another arm."""
+    told = {joint.name for chains in others.values() for chain in chains for joint in chain}
+    told |= {name for names in _controllers(arms).values() for name in names}
+    left = [joint.name for joint in tree.joints.values() if joint.movable and joint.name not in told]
+    more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
+    remedy = "what is to move belongs to an arm (there are at most two), its hand or the waist"
+    return [f"not commanded: {', '.join(left[:MOST_NAMES])}{more}; {remedy}"] if left else []
+
+
+def _in_degrees(tree: UrdfTree, arms: tuple[Arm, ...]) -> list[str]:
+    """One line with the joints of which the limits are no angles in rad."""
+    joints = [tree.joints[name] for arm in arms for name in (*arm.joints, *arm.hand)]
+    wide = [joint for joint in joints if _turns(joint) and joint.range and max(map(abs, joint.range)) > WIDEST]
+    asked = f"limits: {_names(wide)} reach beyond {WIDEST:g} rad; a URDF has radians, are these degrees?"
+    return [asked] if wide else []
+
+
 def _names(chain: Chain) -> str:
     return ", ".join(joint.name for joint in chain)
 
@@ -150,6 +172,8 @@ def _controllers(arms: tuple[Arm, ...]) -> dict[str, tuple[str, ...]]:
         found[f"{prefix}arm_controller"] = arm.joints
         if arm.gripper:
             found[f"{prefix}gripper_controller"] = (arm.gripper.joint,)
+        if arm.hand:
+            found[f"{prefix}hand_controller"] = arm.hand
     return found
 
 
@@ -161,7 +185,7 @@ def _commands(arms: tuple[Arm, ...]) -> tuple[JointTrajectoryCommand, ...]:
 
 
 def _chains(tree: UrdfTree) -> list[Chain]:
-    """List the distinct chains of revolute joints, longest first.
+    """List the distinct chains of joints that turn, with the slides between them, longest first.
 
     Each is the first unbroken run of them from the root to a leaf; fixed joints do not break a run, fingers do.
     """
@@ -170,7 +194,7 @@ def _chains(tree: UrdfTree) -> list[Chain]:
     while open_ends:
         link, run = open_ends.pop()
         below = tree.below(link)
-        ways = [(joint, _is_of_arm(joint)) for joint in below]
+        ways = [(joint, _is_of_arm(tree, joint, run)) for joint in below]
         if run and (not below or any(not of_arm and not _is_passed(joint, run) for joint, of_arm in ways)):
             found[tuple(joint.name for joint in run)] = run
         for joint, of_arm in reversed(ways):
@@ -181,8 +205,25 @@ def _chains(tree: UrdfTree) -> list[Chain]:
     return sorted(found.values(), key=len, reverse=True)
 
 
-def _is_of_arm(joint: UrdfJoint) -> bool:
-    return joint.type in ("revolute", "continuous") and joint.movable and not _FINGER.search(joint.name)
+def _is_of_arm(tree: UrdfTree, joint: UrdfJoint, run: Chain) -> bool:
+    """Whether a joint continues a chain: it turns, or slides between two that turn, as in a SCARA arm."""
+    if not joint.movable or is_finger(joint):
+        return False
+    return _turns(joint) or (bool(run) and _turns_behind(tree, joint))
+
+
+def _turns(joint: UrdfJoint) -> bool:
+    return joint.type in ("revolute", "continuous")
+
+
+def _turns_behind(tree: UrdfTree, joint: UrdfJoint) -> bool:
+    links = [joint.child]
+    while links:
+        below = tree.below(links.pop())
+        if any(other.movable and _turns(other) and not is_finger(other) for other in below):
+            return True
+        links += [other.child for other in below]
+    return False
 
 
 def _is_passed(joint: UrdfJoint, run: Chain) -> bool:
@@ -201,38 +242,6 @@ def _shared(arm: Chain, other: Chain) -> int:
     pairs = zip(arm, other, strict=False)
     shared = next((n for n, (one, two) in enumerate(pairs) if one is not two), min(len(arm), len(other)))
     return shared if min(len(arm), len(other)) - shared >= LEAST_ARM else 0
-
-
-def _tip(tree: UrdfTree, link: str) -> str:
-    """Choose the end of the fixed links behind the last arm joint that is most likely the grasp point."""
-    best, best_rank, stack = link, (0, 0), [(link, 0)]
-    while stack:
-        here, depth = stack.pop()
-        rank = (1 if _TIP.search(here) else 0, depth)
-        if not _CAMERA.search(here) and rank > best_rank:
-            best, best_rank = here, rank
-        stack += [(joint.child, depth + 1) for joint in tree.below(here) if joint.type == "fixed"]
-    return best
-
-
-def _gripper(tree: UrdfTree, urdf: str, link: str, tip: str) -> tuple[Gripper | None, str]:
-    """Find the first joint behind the arm that could be a finger, prismatic first; and what tells its ends apart."""
-    behind: list[UrdfJoint] = []
-    links = [link]
-    while links:
-        joints = tree.below(links.pop(0))
-        behind += [joint for joint in joints if joint.movable]
-        links += [joint.child for joint in joints]
-    limited = [(joint, joint.range) for joint in behind if joint.range is not None]
-    if not limited:
-        return None, ""
-    joint, ends = min(limited, key=lambda found: found[0].type != "prismatic")
-    known = open_and_closed(urdf, tree, joint, tip)
-    if known:
-        return Gripper(joint=joint.name, open=known[0], closed=known[1]), "judged by the positions of its finger tips"
-    # Fingers close towards the middle, which is where a prismatic finger joint is nearest to zero.
-    closed, opened = sorted(ends, key=abs)
-    return Gripper(joint=joint.name, closed=closed, open=opened), "the URDF does not say which is which; check it"
 
 
 def _identifier(name: str) -> str:

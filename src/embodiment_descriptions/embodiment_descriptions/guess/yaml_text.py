@@ -10,7 +10,7 @@ from embodiment_descriptions.embodiment import Embodiment
 ABOUT = {
     "name robot_tag": ("robot_tag:",),
     "control_mode rate_hz chunk_size": ("control:",),
-    "arms": ("arm:", "arm ", "another chain,", "gripper:", "legs:", "head:", "wheels:"),
+    "arms": ("arm:", "arm ", "gripper:", "hand:", "legs:", "head:", "wheels:", "propellers:", "not commanded:"),
     "base": ("base:",),
     "cameras": ("cameras:",),
     "home": ("home:",),

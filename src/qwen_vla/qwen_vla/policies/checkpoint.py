@@ -33,8 +33,10 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
 
     import torch
 
+    from qwen_vla.model.devices import usable_device
     from qwen_vla.policies.policy import Policy
 
+    usable_device(options.device)  # before weights are read
     if options.threads:
         torch.set_num_threads(options.threads)
     policy = Policy.from_pretrained(

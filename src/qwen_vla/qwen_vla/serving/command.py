@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from qwen_vla.option_ranges import PORTS, Count, CountOrDefault, Range
+
 
 @dataclass
 class Serve:
@@ -36,25 +38,25 @@ class Serve:
     """Hardware or simulator of a robot of the suite; the real one may have other cameras."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all interfaces. Nothing is encrypted."""
-    port: int = 8000
+    port: Annotated[int, PORTS] = 8000
     """Port of openpi's protocol (websocket); 0: any free one."""
-    vla_eval_port: int | None = None
+    vla_eval_port: Annotated[int | None, PORTS] = None
     """Also speak the protocol of vla-eval (websocket), on this port."""
-    groot_port: int | None = None
+    groot_port: Annotated[int | None, PORTS] = None
     """Also speak GR00T's protocol (ZeroMQ), on this port; for trusted networks only."""
     camera_names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=TAG …")] = ()
     """Clients' names of cameras, where they differ from the policy's tags: NAME=TAG, for example front=ego."""
     api_key: str = ""
     """Key that clients must send as Authorization: Api-Key; default: environment variable QWEN_VLA_API_KEY, or none."""
-    clients: int = 32
+    clients: Count = 32
     """Maximum number of connected clients."""
-    frame_mb: float = 16.0
+    frame_mb: Annotated[float, Range(0.01, 4096)] = 16.0
     """Largest accepted message [MiB]."""
-    largest_batch: int = 0
+    largest_batch: CountOrDefault = 0
     """Maximum batch of requests; 0: 8 on a GPU, 1 on a CPU, where batches are no faster."""
     device: str = "cpu"
     """Device: cpu, cuda, cuda:1 …"""
-    threads: int = 0
+    threads: CountOrDefault = 0
     """CPU threads; 0: PyTorch's default."""
 
     def run(self) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 from embodiment_descriptions import Embodiment
 from qwen_vla.policies import PolicyOptions
 from qwen_vla.serving import openpi, vla_eval
+from qwen_vla.serving.addresses import check_addresses
 from qwen_vla.serving.groot import GrootListener
 from qwen_vla.serving.inference_queue import InferenceQueue
 from qwen_vla.serving.openpi import OpenPiSession
@@ -63,8 +64,10 @@ def serve(reference: str, embodiment: Embodiment, options: ServeOptions, policy:
 
     Raises:
         ValueError, FileNotFoundError: there is no such policy, or it does not fit the robot.
-        OSError: a port is in use.
+        OSError: a port is in use, or the host is not of this machine.
     """
+    ports = (options.port, options.vla_eval_port, options.groot_port)
+    check_addresses(options.host, [port for port in ports if port is not None])
     served = ServedPolicy(reference, embodiment, policy, options.largest_batch, options.camera_names)
     asyncio.run(_serve(served, options))
 

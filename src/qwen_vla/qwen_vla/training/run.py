@@ -18,6 +18,7 @@ from qwen_vla.data.label_ranges import clipped_shares, refuse_other_ranges
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
+from qwen_vla.model.devices import usable_device
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
@@ -177,13 +178,10 @@ def prepare(recipe: Recipe, device: Device = "auto") -> Run:
 
 
 def uses_gpu(device: Device) -> bool:
-    """Whether to train on a GPU; RecipeError if one is asked for and PyTorch finds none."""
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise RecipeError(
-            f"device cuda: PyTorch {torch.__version__} finds no GPU; choose cpu, or install its CUDA build"
-        )
-    return found and device != "cpu"
+    """Whether to train on a GPU; ValueError if one is asked for and PyTorch finds none."""
+    if device == "auto":
+        return torch.cuda.is_available()
+    return usable_device(device).type == "cuda"
 
 
 @contextlib.contextmanager

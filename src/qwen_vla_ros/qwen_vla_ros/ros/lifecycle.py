@@ -35,6 +35,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_rclpy import process_start
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.qos import LATCHED
@@ -291,11 +292,12 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
     # Signals are awaited in this thread rather than handled: a handler could interrupt it anywhere. They are blocked
     # before any other thread is started, so that every thread inherits that.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    process_start.init(args, signal_handler_options=SignalHandlerOptions.NO)
     # rclpy's multi-threaded executor submits a callback repeatedly until one submission has started; measured: 38 %
     # of a core for an idle policy_node, and heartbeats up to 0.5 s late.
     executor = GuardedExecutor()
-    node = make_node()
+    with process_start.checked_parameters():
+        node = make_node()
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name="spin")
     spinner.start()

@@ -9,13 +9,15 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
+from qwen_vla_rclpy import process_start
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 
 
 def run(make: Callable[[], Node], args: list[str] | None = None) -> None:
     """Spin the node that `make` returns until a signal arrives; `args` replaces the process's arguments."""
-    rclpy.init(args=args)
-    executor, node = GuardedExecutor(), make()
+    process_start.init(args)
+    with process_start.checked_parameters():
+        executor, node = GuardedExecutor(), make()
     executor.add_node(node)
     try:
         executor.spin()

@@ -35,6 +35,7 @@ from embodiment_descriptions.commands import KINDS
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_rclpy import process_start
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE
@@ -455,10 +456,11 @@ def message_class(name: str) -> Any:
 def run(make_node: type[SimNode], args: list[str] | None = None) -> int:
     """Run a simulator until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
     answer_options(make_node.interface(), args)
-    rclpy.init(args=args)
+    process_start.init(args)
     executor, node = GuardedExecutor(), None
     try:
-        node = make_node()
+        with process_start.checked_parameters():
+            node = make_node()
         executor.add_node(node)
         gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
         executor.spin()

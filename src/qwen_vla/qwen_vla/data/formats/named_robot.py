@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from embodiment_descriptions import Embodiment, load_robot, read_description
+from embodiment_descriptions import Embodiment, load_robot, read_robot
 from qwen_vla.data.formats.spec import DataError
 
 
@@ -29,4 +29,4 @@ def load(robot: NamedRobot) -> Embodiment:
         return load_robot(robot)
     if not robot.urdf.is_file():
         raise DataError(f"{robot.urdf}: no such URDF (relative to {Path.cwd()})")
-    return Embodiment.from_urdf(read_description(robot.urdf), robot.embodiment)
+    return read_robot(robot.urdf, robot.embodiment)

@@ -33,7 +33,7 @@ from mcap.writer import CompressionType, Writer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.filesize import decimal
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import Embodiment, read_robot
 from embodiment_descriptions.config import EmbodimentConfig
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.output_files import complete_or_absent, free_bytes, write_json, write_text
@@ -105,7 +105,7 @@ class RecordedEpisode:
 
     def embodiment(self) -> Embodiment:
         """The robot at that time; EmbodimentError if its files were changed and are inconsistent."""
-        return Embodiment.from_urdf((self.folder / ROBOT).read_text(encoding="utf-8"), self.folder / CONFIG)
+        return read_robot(self.folder / ROBOT, self.folder / CONFIG)
 
 
 def utc_now() -> str:

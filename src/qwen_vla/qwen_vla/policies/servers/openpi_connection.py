@@ -41,6 +41,8 @@ class OpenPiConnection(ServerConnection):
         except (OSError, TimeoutError, WebSocketException, RequestError) as error:
             self._disconnect()
             raise ConnectionError(f"no policy responds at {self}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{self} has no valid address, HOST:PORT: {error}") from error
 
     def _exchange(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         if self._connection is None:

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qwen-vla inspect` of bags, and conversion by the same checks."""
 
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +41,23 @@ def test_a_bag_is_described(tmp_path):
     }
     assert list(findings.sample["state"]) == list(WIDOWX.joint_names)
     assert findings.instructions == [{"text": "lift it", "rows": 15}]
+
+
+def test_a_terminal_shows_at_once_what_is_being_read_and_a_file_does_not(tmp_path):
+    path = bag(tmp_path / "bag")
+    command = [sys.executable, "-m", "qwen_vla", "inspect", str(path), "--robot", "widowx", "--instruction", "lift it"]
+    screen, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=terminal, env=os.environ | {"TERM": "xterm"}, timeout=60
+        )
+        os.close(terminal)  # so that a screen without anything on it is an error, not a wait
+        shown = os.read(screen, 65536)
+    finally:
+        os.close(screen)
+    assert done.returncode == 0 and b"reading" in shown and b"reading" not in done.stdout
+    silent = subprocess.run(command, capture_output=True, timeout=60)
+    assert silent.returncode == 0 and not silent.stderr
 
 
 def test_a_bag_without_instruction_or_robot_is_refused_with_the_remedy(tmp_path):

@@ -14,7 +14,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from embodiment_descriptions import Embodiment, known_robot
+from embodiment_descriptions import Embodiment, known_robot, read_robot
 from qwen_vla.json_files import read_json
 from qwen_vla_ros.drawing.view.scene import CHUNK_TOPIC, Feed
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
@@ -62,7 +62,7 @@ class Bag:
         """
         folder = self._folder
         if (folder / ROBOT).is_file() and (config or (folder / CONFIG).is_file()):
-            return Embodiment.from_urdf((folder / ROBOT).read_text(), config or folder / CONFIG)
+            return read_robot(folder / ROBOT, config or folder / CONFIG)
         if message := self._first(DESCRIPTION):
             return read_embodiment(message.data, config)
         if message := self._first(CHUNK_TOPIC):
