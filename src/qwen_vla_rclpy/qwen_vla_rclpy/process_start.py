@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a node's process: what ROS refuses of its command line ends it in one line, with exit code 2."""
+"""The start of a node's process: what ROS refuses of its command line ends it in one line, with exit code 2.
+
+ROS itself ignores a parameter that the node does not have, such as a misspelled one: that is told in the log.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+
+AnyNode = TypeVar("AnyNode", bound=Node)
 
 _PLACES = re.compile(r",? at /\S+:\d+")  # in the sources of rcl
 
@@ -26,13 +32,24 @@ def init(args: list[str] | None, **options: Any) -> None:
         _end(str(error).removeprefix("failed to initialize rcl: "))
 
 
-@contextmanager
-def checked_parameters() -> Iterator[None]:
-    """Around a node's construction: SystemExit for a parameter of the wrong type, or outside its range."""
+def made(make_node: Callable[[], AnyNode]) -> AnyNode:
+    """Make the node; SystemExit for a parameter of the wrong type, or outside its range."""
     try:
-        yield
+        node = make_node()
     except ParameterException as error:
         _end(str(error))
+    _tell_unknown_parameters(node)
+    return node
+
+
+def _tell_unknown_parameters(node: Node) -> None:
+    declared = list(node.get_parameters_by_prefix(""))
+    # rclpy has no public name for what the command line and parameter files have given.
+    unknown = sorted(name for name in node._parameter_overrides if not node.has_parameter(name))
+    for name in unknown:
+        close = get_close_matches(name, declared, 1)
+        meant = f"; did you mean {close[0]}?" if close else f"; --help of {Path(sys.argv[0]).name} lists those it has"
+        node.get_logger().warning(f"the parameter {name} has no effect, because this node has none of that name{meant}")
 
 
 def _end(reason: str) -> NoReturn:

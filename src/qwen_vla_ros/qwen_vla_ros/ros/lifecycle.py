@@ -296,8 +296,7 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
     # rclpy's multi-threaded executor submits a callback repeatedly until one submission has started; measured: 38 %
     # of a core for an idle policy_node, and heartbeats up to 0.5 s late.
     executor = GuardedExecutor()
-    with process_start.checked_parameters():
-        node = make_node()
+    node = process_start.made(make_node)
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name="spin")
     spinner.start()

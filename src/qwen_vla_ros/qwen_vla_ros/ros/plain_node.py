@@ -16,8 +16,7 @@ from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 def run(make: Callable[[], Node], args: list[str] | None = None) -> None:
     """Spin the node that `make` returns until a signal arrives; `args` replaces the process's arguments."""
     process_start.init(args)
-    with process_start.checked_parameters():
-        executor, node = GuardedExecutor(), make()
+    executor, node = GuardedExecutor(), process_start.made(make)
     executor.add_node(node)
     try:
         executor.spin()

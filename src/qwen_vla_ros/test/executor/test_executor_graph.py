@@ -378,3 +378,13 @@ def test_an_unknown_robot_file_is_named_and_ctrl_c_still_works(peer, process, pr
     peer.wait(lambda: "no/such.yaml: no such embodiment YAML" in processes.log_of(started), "the error")
     assert peer.state_of("executor_node") == "unconfigured"
     assert processes.end(started, signal.SIGINT) == 0
+
+
+def test_a_misspelled_parameter_is_told_with_the_one_that_was_meant(peer, process, processes):
+    if process.poll() is None:
+        processes.end(process, signal.SIGTERM)
+    started = processes.start("executor_node", hold_tme=0.5)
+    peer.wait(lambda: "the parameter hold_tme has no effect" in processes.log_of(started), "the warning")
+    assert "did you mean hold_time?" in processes.log_of(started)
+    assert "use_sim_time" not in processes.log_of(started)
+    assert processes.end(started, signal.SIGINT) == 0

@@ -459,8 +459,7 @@ def run(make_node: type[SimNode], args: list[str] | None = None) -> int:
     process_start.init(args)
     executor, node = GuardedExecutor(), None
     try:
-        with process_start.checked_parameters():
-            node = make_node()
+        node = process_start.made(make_node)
         executor.add_node(node)
         gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
         executor.spin()
