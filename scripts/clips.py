@@ -31,7 +31,6 @@ from qwen_vla.evaluation.episode import Film, run_episode
 from qwen_vla.evaluation.options import DEFAULT_POLICY
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.policies import PolicyOptions, open_policy
-from qwen_vla.policies.checkpoint import checkpoint_of
 from qwen_vla.policies.chunk_policy import ActionChunk, ChunkPolicy, Observation
 from qwen_vla.seeds import require_split
 from qwen_vla.suites import Env, Spectator, load_suite
@@ -71,18 +70,19 @@ CLIPS = {
 }
 
 
-@dataclass
 class Overheard:
     """A policy whose latest chunk can be looked at."""
 
-    policy: ChunkPolicy
-    chunk: ActionChunk | None = None
+    def __init__(self, policy: ChunkPolicy) -> None:
+        self._policy = policy
+        self.chunk: ActionChunk | None = None
+        self.camera_tags, self.state_names, self.history = policy.camera_tags, policy.state_names, policy.history
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.policy, name)
+    def misfits(self, embodiment: Embodiment) -> Sequence[str]:
+        return self._policy.misfits(embodiment)
 
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
-        self.chunk = self.policy.infer(observation, seed)
+        self.chunk = self._policy.infer(observation, seed)
         return self.chunk
 
 
@@ -90,6 +90,7 @@ class Overheard:
 class Watched(Film):
     """A film that also keeps what a spectator sees, and the path of the chunk that is executed or refused."""
 
+    world: Any = field(kw_only=True)  # of the simulator
     spectator: Spectator = field(kw_only=True)
     geometry: ChunkGeometry = field(kw_only=True)
     policy: Overheard = field(kw_only=True)
@@ -102,16 +103,18 @@ class Watched(Film):
         super().add(env, observation, remark)
         if not observation["images"]:
             return
-        if self.policy.chunk is not self._shown:
-            self._shown = self.policy.chunk
-            self._paths = paths_of(self.geometry, self.policy.chunk, env.world, observation)
+        chunk = self.policy.chunk
+        if chunk is not None and chunk is not self._shown:
+            self._shown, self._paths = chunk, paths_of(self.geometry, chunk, self.world, observation)
         reason = remark.removeprefix(REFUSED) if remark.startswith(REFUSED) else ""
         seen = [self.spectator.project(path) for path in self._paths]
         images = self.spectator.image().copy(), observation["images"][self.camera]
         self.shots.append(Shot(*images, env.steps * env.period, seen, reason))
 
 
-def paths_of(geometry: ChunkGeometry, chunk: ActionChunk, world: Any, observation: Mapping[str, Any]) -> list:
+def paths_of(
+    geometry: ChunkGeometry, chunk: ActionChunk, world: Any, observation: Mapping[str, Any]
+) -> list[np.ndarray]:
     """(N, 3) points in the world [m] of each arm's or the base's predicted path; none for a chunk without a path."""
     robot: Embodiment = geometry.embodiment
     if geometry.moves_base:
@@ -129,12 +132,17 @@ def paths_of(geometry: ChunkGeometry, chunk: ActionChunk, world: Any, observatio
 def record(clip: Clip) -> tuple[list[Shot], EpisodeRow]:
     """Run the episode of a clip."""
     suite = load_suite(clip.suite)
-    env = suite.make_env()
+    env: Any = suite.make_env()  # also has its world
     policy = Overheard(open_policy(DEFAULT_POLICY, suite.embodiment, PolicyOptions()))
     spectator = env.spectator(*VIEW)
     every = max(1, round(FRAME_PERIOD / env.period))
     film = Watched(
-        every, spectator=spectator, geometry=ChunkGeometry(suite.embodiment), policy=policy, camera=clip.camera
+        every,
+        world=env.world,
+        spectator=spectator,
+        geometry=ChunkGeometry(suite.embodiment),
+        policy=policy,
+        camera=clip.camera,
     )
     try:
         row = run_episode(suite, env, policy, clip.seed, film=film)
@@ -155,7 +163,7 @@ def frames_of(clip: Clip) -> tuple[list[np.ndarray], float]:
 def maker_of(clip: Clip) -> str:
     """What a clip's file says about its origin."""
     digest = hashlib.sha256()
-    for file in sorted(checkpoint_of(DEFAULT_POLICY).glob("*.safetensors")):
+    for file in sorted((ROOT / "checkpoints" / DEFAULT_POLICY).glob("*.safetensors")):
         digest.update(file.read_bytes())
     return f"{MAKER} ({clip.suite}, seed {clip.seed}, weights {digest.hexdigest()[:12]})"
 

@@ -19,13 +19,13 @@ from qwen_vla.evaluation.tables import UNSHIFTED
 COLORS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
 SUCCESS_COLOR, REST_COLOR = "#a9cdb1", "#6b7280"
 WIDTH = 4.8  # [in] narrow, so that text is still read on a phone, whose screen it fills
-LEGEND_LINE, LETTER = 0.5, 0.065  # [in] width of a line in a legend, with its margins, and of a letter
+LEGEND_LINE, LETTER = 0.5, 0.072  # [in] width of a line in a legend, with its margins, and of a letter
 ROW, FRAME = 0.3, 0.9  # [in] height of a row of a plot, and of its frame
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 10,
 }
 
 
@@ -96,7 +96,7 @@ def failures(evaluations: Evaluations) -> Figure:
         color = SUCCESS_COLOR if kind == "success" else _color(number - 1)
         bars = axes.barh(range(len(evaluations)), shares, left=left, color=color, label=kind, height=0.7)
         said = [str(count) if share > 3 else "" for count, share in zip(counts, shares, strict=True)]
-        axes.bar_label(bars, said, label_type="center", fontsize=8, color="black" if kind == "success" else "white")
+        axes.bar_label(bars, said, label_type="center", fontsize=9, color="black" if kind == "success" else "white")
         left += shares
     axes.set(xlabel="episodes [%], with their number", xlim=(0, 100))
     _name_lines(axes, list(evaluations))
@@ -172,7 +172,7 @@ def _draw_rates(
     )
     for place, success in zip(places, found, strict=True):
         text = f"{success['successes']}/{success['episodes']}"
-        axes.text(103, place, text, color=color, va="center", fontsize=8)
+        axes.text(103, place, text, color=color, va="center", fontsize=9)
 
 
 def _finish_rates(axes: Axes, lines: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ def _name_lines(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
-    gap = 0.5 / figure.get_figheight()  # [in] for the label of the axis
+    gap = 0.55 / figure.get_figheight()  # [in] for the label of the axis
     longest = max(len(str(label)) for label in axes.get_legend_handles_labels()[1])
     columns = max(1, min(3, int(WIDTH / (LEGEND_LINE + LETTER * longest))))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns, frameon=False, fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns, frameon=False, fontsize=9)

@@ -176,6 +176,7 @@ def test_the_map_shows_the_driven_and_the_predicted_path():
 
 def test_every_camera_has_its_panel():
     assert cells(2) == [(0, 0, 640, 480), (640, 0, 640, 480)]
+    assert cells(3) == [(0, 0, 640, 480), (640, 120, 320, 240), (960, 120, 320, 240)], "in the middle"
     assert cells(4) == [(0, 0, 640, 480), (640, 0, 320, 240), (960, 0, 320, 240), (640, 240, 320, 240)]
     for count in range(1, 9):
         taken = np.zeros((CELL[1], 2 * CELL[0]), int)

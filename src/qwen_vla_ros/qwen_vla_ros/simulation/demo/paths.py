@@ -45,7 +45,7 @@ def draw_line(image: np.ndarray, places: np.ndarray, style: PathStyle = PREDICTE
 
 def _visible(places: np.ndarray, farthest: float) -> Iterator[np.ndarray]:
     """The parts of a path whose points are known and not too far out of an image for cv2."""
-    known = (np.abs(places) < farthest).all(axis=1)
+    known = np.asarray((np.abs(places) < farthest).all(axis=1))
     for part in np.split(np.arange(len(places)), np.flatnonzero(np.diff(known)) + 1):
         if len(part) and known[part[0]]:
             yield places[part]

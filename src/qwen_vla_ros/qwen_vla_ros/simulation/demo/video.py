@@ -71,7 +71,7 @@ class _Episode:
         if self._stage is not None:
             panels.insert(0, (legend_of(moment), self._stage.draw(moment, situation)))
         if self._map is not None:
-            panels.append(("driven and predicted path, from above", self._map.draw(self._situations[: number + 1])))
+            panels.append(("map, with both paths", self._map.draw(self._situations[: number + 1])))
         for (label, image), (x, y, width, height) in zip(panels, cells(len(panels)), strict=True):
             _paste(canvas, image, label, (x, y, width, height))
         _write_subtitle(canvas, self._row.instruction, moment, self._title)
@@ -89,11 +89,15 @@ def every_tick(moments: Sequence[Moment]) -> Iterator[Moment]:
 
 
 def cells(count: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, width and height [px] of the panels: the first in the left half, the others in a grid in the right."""
+    """Left, top, width and height [px] of the panels: the first in the left half, the others in a grid in the right.
+
+    A grid that is not full is in the middle of its half.
+    """
     width, height = CELL
     side = max(1, math.ceil(math.sqrt(count - 1)))
     small = (width // side, height // side)
-    others = [(width + i % side * small[0], i // side * small[1], *small) for i in range(count - 1)]
+    top = (height - math.ceil((count - 1) / side) * small[1]) // 2
+    others = [(width + i % side * small[0], top + i // side * small[1], *small) for i in range(count - 1)]
     return [(0, 0, width, height), *others]
 
 
@@ -105,8 +109,9 @@ def draw_views(moment: Moment, situation: Situation) -> dict[str, np.ndarray]:
         scale = max(1.0, (CELL[0] if number == 0 else CELL[0] / 2) / image.shape[1])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         view = situation.views.get(tag)
-        for points in situation.paths.values() if view else ():
-            draw_path(image, points, view)
+        if view is not None:
+            for points in situation.paths.values():
+                draw_path(image, points, view)
         images[f"{tag}{', with the predicted path' if number == 0 and view else ''}"] = image
     return images
 
@@ -145,9 +150,9 @@ def _paste(canvas: Image.Image, image: np.ndarray, label: str, cell: tuple[int, 
 
 
 def legend_of(moment: Moment) -> str:
-    """What the lines in the spectator's view are."""
+    """What the spectator's view shows."""
     style = REFUSED if moment.refusal else PREDICTED
-    return style.name if moment.paths else ""
+    return f"from beside, with the {style.name}" if moment.paths else "from beside"
 
 
 def _write_subtitle(canvas: Image.Image, instruction: str, moment: Moment, title: str) -> None:
