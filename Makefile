@@ -11,7 +11,7 @@ ROBOT ?=
 DEVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format data ablations reproduce results benchmark-metaworld benchmark-simpler docs lock clean distclean
+.PHONY: help setup demo test lint format data ablations reproduce results benchmark-metaworld benchmark-simpler docs clips lock clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-19s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,9 @@ docs: setup .venv/docs/.stamp ## Write the pages that are generated from the cod
 
 .venv/docs/.stamp: requirements-docs.lock
 	@$(BIN)/python -m venv --clear .venv/docs && .venv/docs/bin/pip install --quiet -r $< && touch $@
+
+clips: setup ## Make the clips of README and pages anew, from episodes of the shipped model (ARGS="widowx --again")
+	@$(BIN)/python scripts/clips.py $(ARGS)
 
 lock: setup ## Resolve requirements*.in into the lock files (ARGS=--upgrade for newer versions)
 	@$(BIN)/python scripts/lock.py $(ARGS)

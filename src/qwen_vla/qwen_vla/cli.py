@@ -357,6 +357,8 @@ class Report:
     """Folders of training runs, whose curves are shown."""
     markdown: Path | None = None
     """Where to write the page's tables as Markdown."""
+    pictures: bool = True
+    """Show each robot as its simulator renders it (needs OpenGL); one without a simulator here is not shown."""
     overwrite: bool = False
     """Replace such files even when this command did not make them."""
 
@@ -365,7 +367,7 @@ class Report:
         from qwen_vla.output_paths import check_files
 
         check_files(MAKER, self.overwrite, {"--out": self.out, "--markdown": self.markdown})
-        write_report(self.files, self.out, self.train_logs, self.markdown)
+        write_report(self.files, self.out, self.train_logs, self.markdown, self.pictures)
         print(self.out)
         return 0
 

@@ -19,6 +19,22 @@ Shift = Literal["colour", "instance", "position", "background", "instruction", "
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 
 
+class Spectator(Protocol):
+    """Looks at the robot of an environment from beside it, with light and shadows that no camera of the robot sees."""
+
+    def image(self) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of the environment as it is."""
+        ...
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2), column and row, of points (N, 3) in the world [m]; NaN for those behind it."""
+        ...
+
+    def close(self) -> None:
+        """Free what it renders with."""
+        ...
+
+
 class Env(Protocol):
     """What a suite's gymnasium environment has beyond gymnasium.Env.
 
@@ -42,6 +58,14 @@ class Env(Protocol):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]: ...
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]: ...
     def close(self) -> None: ...
+
+    def show(self, positions: np.ndarray) -> None:
+        """Put everything where the simulator's `positions` (n,) say, for pictures of an episode recorded elsewhere."""
+        ...
+
+    def spectator(self, height: int, width: int) -> Spectator:
+        """A spectator of this environment, whose images have that size [px]; close it before the environment."""
+        ...
 
 
 # Runs from an observation and its info until an expert takes over; returns the last observation and info.
@@ -116,6 +140,10 @@ class Suite(Protocol):
         """The action (n,) that holds the robot's position."""
         ...
 
+    def portrait(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the robot in one of its validation scenes, as somebody beside it would see it."""
+        ...
+
     def other_instruction(self, env: Env, seed: int) -> str:
         """An instruction for another target of the scene, with which a policy that follows it must not succeed."""
         ...
@@ -145,3 +173,8 @@ def not_simulated(name: str, what: str) -> str:
 def load_suite(name: str) -> Suite:
     """The suite `name`; imports its simulator."""
     return find_suite(name).load()()
+
+
+def portrait(name: str) -> np.ndarray | None:
+    """A picture of the robot of a suite, see `Suite.portrait`; None if its simulator is not installed."""
+    return load_suite(name).portrait() if name in entry_points(group=GROUP).names else None

@@ -16,7 +16,18 @@ from qwen_vla.output_paths import maker_line
 
 QUALITY = {"crf": "20", "preset": "medium"}  # of x264
 # Reduced step by step until a GIF is small enough: width [px], every n-th frame, colors.
-GIF_ATTEMPTS = ((640, 2, 192), (640, 2, 96), (560, 2, 96), (480, 2, 64), (480, 3, 64), (400, 4, 48), (320, 5, 32))
+GIF_ATTEMPTS = (
+    (640, 1, 192),
+    (560, 1, 96),
+    (480, 1, 64),
+    (640, 2, 192),
+    (640, 2, 96),
+    (560, 2, 96),
+    (480, 2, 64),
+    (480, 3, 64),
+    (400, 4, 48),
+    (320, 5, 32),
+)
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: int | Fraction, maker: str) -> int:
@@ -56,6 +67,7 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], rate: float, largest: in
 
 
 def _encode_gif(path: Path, frames: Sequence[np.ndarray], rate: float, width: int, colors: int, maker: str) -> None:
+    width = min(width, frames[0].shape[1])
     height = round(width * frames[0].shape[0] / frames[0].shape[1])
     images = [Image.fromarray(frame).resize((width, height), Image.Resampling.BOX) for frame in frames]
     # One palette for all, so that static regions need no bytes: from a strip of frames of the whole video.

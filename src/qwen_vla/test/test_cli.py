@@ -53,7 +53,7 @@ def test_help_speaks_plainly(monkeypatch, capsys, command):
     """No internals of the library, and no empty defaults."""
     run(monkeypatch, command, "--help")
     text = capsys.readouterr().out
-    assert not re.findall(r"\bSTR\b|None|default: (?:False|''|inf)?\)|, --no-(?!video)", text)
+    assert not re.findall(r"\bSTR\b|None|default: (?:False|''|inf)?\)|, --no-(?!video|pictures)", text)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

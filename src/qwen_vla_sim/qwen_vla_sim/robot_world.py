@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_sim.spectator.viewpoint import Viewpoint, add_ground
 from qwen_vla_sim.task import TaskState
 
 TIMESTEP = 0.002  # physics step [s]
@@ -99,6 +100,12 @@ class RobotWorld:
         self.set_joint_target(joints)
         mujoco.mj_forward(self.model, self.data)
 
+    def show(self, positions: np.ndarray) -> None:
+        """Put everything where it is by `qpos` (nq,), at rest; for pictures of what happened elsewhere."""
+        self.data.qpos[:] = positions
+        self.data.qvel[:] = 0
+        mujoco.mj_forward(self.model, self.data)
+
     def set_joint_target(self, joints: np.ndarray) -> None:
         """Actuator set points (rad, m; order of `joint_names`), clipped to the joints' limits by the actuators."""
         self.data.ctrl[self._actuators] = joints
@@ -125,6 +132,14 @@ class RobotWorld:
         return pose
 
     # ---------------------------------------------------------------- cameras
+    def viewpoint(self) -> Viewpoint:
+        """From where a spectator sees what the robot does, in the scene as it is laid out."""
+        return Viewpoint((0.2, 0.0, 0.15), 1.6, 130.0, -30.0)
+
+    def dress(self, scene: mujoco.MjvScene) -> None:
+        """Add to a spectator's scene what the world lacks, and take away what hides the robot; here: add a floor."""
+        add_ground(scene, 0.0)
+
     def render(self, camera: str, height: int = 240, width: int = 320) -> np.ndarray:
         """H×W×3 uint8 RGB of a camera."""
         renderer = self._renderers.get((height, width))

@@ -19,10 +19,12 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import Gate, RobotState, gate_of
 from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_sim.robot_world import RobotWorld
+from qwen_vla_sim.spectator.spectator import Spectator
 from qwen_vla_sim.task import Shift, Task
 from qwen_vla_sim.world_env import WorldEnv
 
 GROUP = "qwen_vla.tasks"
+PORTRAIT, PORTRAIT_SEED = (360, 480), 9000  # [px] height and width; its scene is one of validation
 
 
 class SimulatedSuite(ABC):
@@ -90,6 +92,17 @@ class SimulatedSuite(ABC):
         """An instruction for another target of the scene, with which a policy that follows it must not succeed."""
         scene = env.world.scene
         return scene.task.other_instruction(scene, seed)
+
+    def portrait(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the robot in one of its validation scenes, as a spectator sees it."""
+        world = self.make_world()
+        spectator = Spectator(world, *PORTRAIT)
+        try:
+            world.reset(PORTRAIT_SEED)
+            return spectator.image().copy()
+        finally:
+            spectator.close()
+            world.close()
 
     @cached_property
     def gate(self) -> Gate:

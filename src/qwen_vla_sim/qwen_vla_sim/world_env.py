@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from qwen_vla_sim.robot_world import RobotWorld
+from qwen_vla_sim.spectator.spectator import Spectator
 
 World = TypeVar("World", bound=RobotWorld)
 
@@ -32,6 +33,14 @@ class WorldEnv(gymnasium.Env[dict, np.ndarray], Generic[World]):
 
     def close(self) -> None:
         self.world.close()
+
+    def show(self, positions: np.ndarray) -> None:
+        """Put everything where it is by MuJoCo's `qpos` (nq,), for pictures of a recorded episode of the same scene."""
+        self.world.show(positions)
+
+    def spectator(self, height: int, width: int) -> Spectator:
+        """A spectator of the world, whose images have that size [px]; close it before the environment."""
+        return Spectator(self.world, height, width)
 
     def _image_space(self) -> gymnasium.spaces.Dict:
         """The space of the images by camera, with the initial render size."""

@@ -12,7 +12,8 @@ from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import JointState
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, JointState
 
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_sim.aloha.node import AlohaSim
@@ -142,3 +143,19 @@ def test_a_base_of_an_older_controller_takes_plain_twists_and_other_types_are_re
         assert graph.types("subscriber")["/cmd_vel"] == "geometry_msgs/msg/Twist"
     with pytest.raises(ValueError, match="'wheels' is not one of: twist_stamped, twist"):
         Graph(MobileBaseSim, cmd_vel_message="wheels", **NO_CAMERAS)
+
+
+def test_where_everything_is_comes_with_every_exposure():
+    """From it, pictures of the whole scene are rendered later."""
+    with Graph(MobileBaseSim) as graph:
+        (camera,) = graph.sim.embodiment.cameras
+        exposures: list = []
+        graph.client.create_subscription(CameraInfo, camera.info_topic, exposures.append, qos_profile_sensor_data)
+        positions = listen(graph, JointState, f"{graph.sim.get_name()}/positions")
+
+        def of_one_time() -> set:
+            stamps = [{(m.header.stamp.sec, m.header.stamp.nanosec) for m in heard} for heard in (exposures, positions)]
+            return set.intersection(*stamps)
+
+        graph.wait(lambda: len(of_one_time()) > 3, "positions with the times of exposures")
+        assert len(positions[-1].position) == graph.sim.world.model.nq

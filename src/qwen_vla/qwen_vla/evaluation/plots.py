@@ -18,13 +18,14 @@ from qwen_vla.evaluation.tables import UNSHIFTED
 
 COLORS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
 SUCCESS_COLOR, REST_COLOR = "#a9cdb1", "#6b7280"
-WIDTH = 8.0  # [in]
+WIDTH = 4.8  # [in] narrow, so that text is still read on a phone, whose screen it fills
+LEGEND_LINE, LETTER = 0.5, 0.072  # [in] width of a line in a legend, with its margins, and of a letter
 ROW, FRAME = 0.3, 0.9  # [in] height of a row of a plot, and of its frame
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 10,
 }
 
 
@@ -95,7 +96,7 @@ def failures(evaluations: Evaluations) -> Figure:
         color = SUCCESS_COLOR if kind == "success" else _color(number - 1)
         bars = axes.barh(range(len(evaluations)), shares, left=left, color=color, label=kind, height=0.7)
         said = [str(count) if share > 3 else "" for count, share in zip(counts, shares, strict=True)]
-        axes.bar_label(bars, said, label_type="center", fontsize=8, color="black" if kind == "success" else "white")
+        axes.bar_label(bars, said, label_type="center", fontsize=9, color="black" if kind == "success" else "white")
         left += shares
     axes.set(xlabel="episodes [%], with their number", xlim=(0, 100))
     _name_lines(axes, list(evaluations))
@@ -116,6 +117,32 @@ def latency(evaluations: Evaluations) -> Figure:
     axes.grid(alpha=0.3, axis="x")
     _name_lines(axes, list(evaluations))
     return figure
+
+
+def rates_as_text(evaluations: Evaluations) -> str:
+    """What plots of success show, as text: successes of each evaluation by task."""
+    counts = {name: {**summary["tasks"], "all": summary} for name, summary in evaluations.items()}
+    return "; ".join(
+        f"{name}: {', '.join(f'{task} {_share(success)}' for task, success in tasks.items())}"
+        for name, tasks in counts.items()
+    )
+
+
+def endings_as_text(evaluations: Evaluations) -> str:
+    """What `failures` shows, as text."""
+    endings = {name: {"success": summary["successes"], **summary["failures"]} for name, summary in evaluations.items()}
+    return "; ".join(
+        f"{name}: {', '.join(f'{kind} {count}' for kind, count in kinds.items())}" for name, kinds in endings.items()
+    )
+
+
+def latency_as_text(evaluations: Evaluations) -> str:
+    """What `latency` shows, as text."""
+    return "; ".join(f"{name}: median {summary['latency_ms_p50']:.0f} ms" for name, summary in evaluations.items())
+
+
+def _share(success: Mapping[str, Any]) -> str:
+    return f"{success['successes']} of {success['episodes']}"
 
 
 def _figure(lines: float) -> tuple[Figure, Axes]:
@@ -145,7 +172,7 @@ def _draw_rates(
     )
     for place, success in zip(places, found, strict=True):
         text = f"{success['successes']}/{success['episodes']}"
-        axes.text(103, place, text, color=color, va="center", fontsize=8)
+        axes.text(103, place, text, color=color, va="center", fontsize=9)
 
 
 def _finish_rates(axes: Axes, lines: Sequence[str]) -> None:
@@ -162,5 +189,7 @@ def _name_lines(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
-    gap = 0.5 / figure.get_figheight()  # [in] for the label of the axis
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=3, frameon=False, fontsize=8)
+    gap = 0.55 / figure.get_figheight()  # [in] for the label of the axis
+    longest = max(len(str(label)) for label in axes.get_legend_handles_labels()[1])
+    columns = max(1, min(3, int(WIDTH / (LEGEND_LINE + LETTER * longest))))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns, frameon=False, fontsize=9)

@@ -20,6 +20,7 @@ from qwen_vla.seeds import split_of
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
 # In which two evaluations may differ.
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", "quantize", *SWITCHES)
+METRIC_UNITS = {"ne": "m", "lift": "m", "gap": "m"}  # of the metrics of suites that have one
 MAKER = "qwen-vla evaluate"  # as in `output_paths`
 VIDEOS = plain_marker(MAKER)  # of the folder of videos
 Share = Annotated[float, Field(ge=0, le=1)]

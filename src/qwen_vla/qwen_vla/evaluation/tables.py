@@ -10,6 +10,7 @@ from typing import Any
 from qwen_vla.evaluation.comparison import Comparison, Difference, Evaluations, alike_but_for, comparisons
 from qwen_vla.evaluation.summary import (
     CONDITIONS,
+    METRIC_UNITS,
     conditions_as_text,
     mean_metrics,
     rate_as_text,
@@ -20,7 +21,7 @@ from qwen_vla.evaluation.summary import (
 
 RATE = "success (rate, 95 % interval)"
 UNSHIFTED = "in distribution"
-DIFFERENCE = ("reference", "here", "difference [points], 95 % interval", "")
+DIFFERENCE = ("reference", "here", "difference [points], 95 % interval", "verdict")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     parts = [title, ", ".join([*said, f"seeds {seeds_as_text(summary)}"]) + "."]
     parts.append(markdown_table(("task", RATE), [*tasks, *every]))
     if metrics := mean_metrics(rows_of(summary)):
-        parts.append(markdown_table(("metric", "mean"), [(name, f"{value:.3f}") for name, value in metrics.items()]))
+        parts.append(
+            markdown_table(("metric", "mean"), [(name, f"{value:.3f}{_unit(name)}") for name, value in metrics.items()])
+        )
     if summary["failures"]:
         parts.append(markdown_table(("failure", "episodes"), list(summary["failures"].items())))
     parts.append(refusals_as_text(rows_of(summary)) + ".")
@@ -73,10 +76,12 @@ def overview(evaluations: Evaluations) -> Table:
     rows = []
     for name, summary in evaluations.items():
         means = mean_metrics(rows_of(summary))
-        metrics = ", ".join(f"{key} {round(value, 2) + 0.0:.2f}" for key, value in means.items())  # not -0.00
-        facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_as_text(summary))
+        metrics = ", ".join(
+            f"{key} {round(value, 2) + 0.0:.2f}{_unit(key)}" for key, value in means.items()
+        )  # not -0.00
+        facts = (summary.get("checkpoint", "–"), conditions_as_text(summary))
         rows.append((name, *facts, seeds_as_text(summary), rate_as_text(summary), metrics or "–"))
-    return Table("Overview", ("evaluation", "suite", "checkpoint", "unusual", "seeds", RATE, "metrics, mean"), rows)
+    return Table("Overview", ("evaluation", "checkpoint", "conditions", "seeds", RATE, "metrics, mean"), rows)
 
 
 def refusals(evaluations: Evaluations) -> Table:
@@ -116,6 +121,10 @@ def differences(evaluations: Evaluations) -> Iterator[tuple[Table, ...]]:
         if by_task := [(c.second, d.task, *_difference(d)) for c in group for d in c.differences[:-1]]:
             tables.append(Table(f"{title}, by task", ("evaluation", "task", *DIFFERENCE), by_task))
         yield tuple(tables)
+
+
+def _unit(metric: str) -> str:
+    return f" {METRIC_UNITS[metric]}" if metric in METRIC_UNITS else ""
 
 
 def _counts(success: Mapping[str, Any]) -> str:

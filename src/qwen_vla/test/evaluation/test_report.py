@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from qwen_vla.evaluation.comparison import compare, comparisons
-from qwen_vla.evaluation.report import names_of, report, write_report
+from qwen_vla.evaluation.report import named, names_of, report, title_of, write_report
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.evaluation.tables import as_markdown_page
 from qwen_vla.seeds import FIRST_TEST_SEED
@@ -53,7 +53,7 @@ def test_an_evaluation_of_one_task_is_compared_with_others_of_that_task():
     evaluations = EVALUATIONS | {"pick": evaluation(10, task="pick"), "pick_alone": evaluation(2, **alone)}
     found = [c for c in comparisons(evaluations) if {c.first, c.second} & {"pick", "pick_alone"}]
     assert [(c.condition, c.first, c.second) for c in found] == [("checkpoint", "pick", "pick_alone")]
-    assert "| pick | widowx | tiny | only pick |" in as_markdown_page(evaluations)
+    assert "| pick | tiny | only pick |" in as_markdown_page(evaluations)
 
 
 def test_differences_are_told_by_task_and_for_all():
@@ -80,14 +80,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.links, self.words = [], [], [], []
+        self.open, self.tags, self.links, self.words, self.attributes = [], [], [], [], []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes.append((tag, dict(attributes)))
         self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
-        if tag != "meta":
+        if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -111,6 +112,46 @@ def test_the_page_is_whole_and_needs_nothing_else():
     assert "not <touched>" in words, "escaped"
     assert "20 of 60 chunks refused (START_JUMP 20)" in words
     assert report(EVALUATIONS) == report(EVALUATIONS)
+
+
+def test_the_page_has_a_title_and_fits_a_phone():
+    page = Page(report({"widowx": EVALUATIONS["joint"], "mobile_base": EVALUATIONS["base"]}))
+    assert page.words.count("Evaluation of tiny on widowx, mobile_base") == 2, "of the window and of the page"
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.attributes
+    assert title_of(EVALUATIONS) == "Evaluation of 2 policies on widowx, mobile_base"
+    assert title_of({"a": evaluation(1, checkpoint=None)}) == "Evaluation of a policy on widowx"
+
+
+def test_plots_and_pictures_are_described():
+    page = Page(report(EVALUATIONS, pictures={"widowx": b"a picture"}))
+    plots = [attributes for tag, attributes in page.attributes if tag == "svg"]
+    assert all(plot["role"] == "img" for plot in plots)
+    said = " ".join(plot["aria-label"] for plot in plots)
+    for words in ("pick 9 of 10", "all 18 of 20", "not <touched> 2", "median 50 ms", "step 2000: pick 2 of 10"):
+        assert words in said
+    (picture,) = [attributes for tag, attributes in page.attributes if tag == "img"]
+    assert "widowx" in picture["alt"] and picture["src"] == "data:image/png;base64,YSBwaWN0dXJl"
+
+
+def test_cells_say_what_they_are_where_the_header_is_hidden():
+    page = Page(report(EVALUATIONS))
+    cells = [attributes for tag, attributes in page.attributes if tag == "td"]
+    assert cells and all(cell["data-label"] for cell in cells)
+    assert {"time [s]", "distance left [m]", "latency of a chunk [ms]"} <= {cell["data-label"] for cell in cells}
+
+
+def test_rows_are_named_after_suites(tmp_path):
+    joint, colour, base = (EVALUATIONS[name] for name in ("joint", "colour", "base"))
+    files = [tmp_path / f"{name}.json" for name in ("one", "two", "three")]
+    assert list(named(files, [joint, colour, base])) == ["widowx", "widowx, shift colour", "mobile_base"]
+    assert list(named(files[:2], [joint, EVALUATIONS["alone"]])) == ["widowx (tiny)", "widowx (alone)"]
+    assert list(named(files[:2], [joint, joint])) == ["widowx (one)", "widowx (two)"]
+
+
+def test_metrics_have_their_units():
+    rows = [EpisodeRow(9000, "go", "door", True, 1, 0, 1.0, 0.1, "success", 40.0, "go", "", {"ne": 0.4, "spl": 0.5})]
+    text = as_markdown_page({"mobile_base": summarize("mobile_base", 9000, rows, **PLAIN)})
+    assert "| ne 0.40 m, spl 0.50 |" in text
 
 
 def test_test_and_validation_scenes_are_never_mixed():
@@ -166,8 +207,8 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
             write_report(files, out, logs)
         assert not out.exists()
     write_report([good], out, markdown=tmp_path / "tables.md")
-    assert out.read_text() == report({"good": EVALUATIONS["joint"]})
+    assert out.read_text() == report({"widowx": EVALUATIONS["joint"]})
     assert (
-        "| good | widowx | tiny | – | 9000–9019 (validation) | 18 of 20 (90 %, 70–97 %) | spl 0.50 |"
+        "| widowx | tiny | – | 9000–9019 (validation) | 18 of 20 (90 %, 70–97 %) | spl 0.50 |"
         in (tmp_path / "tables.md").read_text()
     )

@@ -134,6 +134,12 @@ class TaskClient:
             raise TaskError(f"{self._simulator} has not published the state of a task yet")
         return self.latest
 
+    @property
+    def refusal(self) -> str:
+        """Why the gate refused the latest chunk of the episode; empty if it accepted it."""
+        decided = [r for r in self._reports if r.verdict in (ChunkReport.ACCEPTED, ChunkReport.REFUSED)]
+        return str(decided[-1].message) if decided and decided[-1].verdict == ChunkReport.REFUSED else ""
+
     def reset(self, seed: int) -> str:
         """Start the episode of a scene; returns its instruction when all cameras have published the new scene.
 

@@ -20,6 +20,7 @@ from qwen_vla_sim.aloha.scene import MARGIN, Scene
 from qwen_vla_sim.aloha.situation import Hand, Situation
 from qwen_vla_sim.aloha.things import Things, add_things
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, robot_spec
+from qwen_vla_sim.spectator.viewpoint import Viewpoint, add_ground
 from qwen_vla_sim.task import TaskState
 
 CAMERA_LINKS = {
@@ -102,6 +103,18 @@ class AlohaWorld(RobotWorld):
         mujoco.mju_mat2Quat(quaternion, pose[:3, :3].reshape(-1))
         self.things.place(self.data, self.things.names[index], pose[:3, 3], quaternion)
         mujoco.mj_forward(self.model, self.data)
+
+    def viewpoint(self) -> Viewpoint:
+        """Opposite the operator, where no post of the station is in the way."""
+        return Viewpoint((0.0, 0.0, 0.08), 1.8, 180.0, -34.0)
+
+    def dress(self, scene: mujoco.MjvScene) -> None:
+        """Take away the wall in front of the spectator; let the floor go on."""
+        add_ground(scene, FLOOR - 0.01)
+        wall = self.model.geom("wall_x").id
+        for geom in scene.geoms[: scene.ngeom]:
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.objid == wall:
+                geom.rgba[3] = 0.0
 
     @cached_property
     def hands(self) -> Hands:

@@ -19,6 +19,8 @@ from qwen_vla_sim.mobile_base.furniture import FURNITURE, Furniture
 from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, MAT_DEPTH, WALL, Scene, Thing
 from qwen_vla_sim.mobile_base.situation import Drive, Situation
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, robot_spec
+from qwen_vla_sim.spectator.cutaway import cut_walls, view_of
+from qwen_vla_sim.spectator.viewpoint import Viewpoint
 from qwen_vla_sim.task import Shift, TaskState
 
 ROOT = "base_footprint"
@@ -104,6 +106,13 @@ class MobileBaseWorld(RobotWorld):
                 self._drifted += 0.0 if self._history.journey.ever_reached else OBSERVED_EVERY  # until it is reached
                 self._place_things()
                 self._observe()
+
+    def viewpoint(self) -> Viewpoint:
+        """Above the room, so that the start and everything on the way to the goal are in view."""
+        return view_of(self.scene)
+
+    def dress(self, scene: mujoco.MjvScene) -> None:
+        cut_walls(scene, self.model, self.scene)
 
     @property
     def pose(self) -> np.ndarray:

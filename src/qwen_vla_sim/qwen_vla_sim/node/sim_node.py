@@ -112,6 +112,9 @@ JOINT_STATES = Endpoint("<joint_states>", JointState, "Joint positions, velociti
 IMAGES = Endpoint("<cameras>", Image, "Camera images")
 CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "Calibration of the cameras")
 CLOCK = Endpoint("/clock", Clock, "Simulated time")  # every node with use_sim_time listens, whatever its namespace is
+POSITIONS = Endpoint(
+    "~/positions", JointState, "Where everything in the simulation is (MuJoCo's qpos) at an exposure of the cameras"
+)
 TASK_STATE = Endpoint("~/task_state", TaskState, "The judge's assessment of the task, latched")
 LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How close to its limits the robot was commanded")
 COMMANDS = Endpoint(
@@ -142,6 +145,7 @@ class SimNode(LockedNode):
         JOINT_STATES,
         IMAGES,
         CAMERA_INFO,
+        POSITIONS,
         CLOCK,
         TASK_STATE,
         LIMITS,
@@ -263,6 +267,7 @@ class SimNode(LockedNode):
         ]
         self._diagnostics_publisher = self._publisher(LIMITS, RELIABLE)
         judged = self.world.task_state() is not None
+        self._positions_publisher = self._publisher(POSITIONS, RELIABLE)
         self._task_publisher = self._publisher(TASK_STATE, LATCHED) if judged else None
         wanted = self.setting("publish_clock")
         self._clock_publisher = self._publisher(CLOCK, RELIABLE) if wanted else None
@@ -395,7 +400,9 @@ class SimNode(LockedNode):
             if self._rig and self._image_schedule.due(now_ns, everything):
                 if lossless:
                     self._await_cameras()
-                if not self._rig.capture(self.world.data, now_ns):
+                if self._rig.capture(self.world.data, now_ns):
+                    self._publish_positions(stamp)
+                else:
                     self.get_logger().warning(
                         "cameras are slower than image_rate: an exposure was left out", throttle_duration_sec=10.0
                     )
@@ -419,6 +426,12 @@ class SimNode(LockedNode):
         reading = self.read_joints()
         for prefix, publisher in self._joint_publishers:
             publisher.publish(joint_state_message(reading, prefix, stamp, self.frame))
+
+    def _publish_positions(self, stamp: Time) -> None:
+        """Ground truth from which pictures of the whole scene can be rendered later."""
+        message = JointState(position=self.world.data.qpos.tolist())
+        message.header.stamp, message.header.frame_id = stamp, self.frame
+        self._positions_publisher.publish(message)
 
     def _publish_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
         """Called in the cameras' thread."""

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_sim.robot_world import RobotWorld, look_at, robot_spec
+from qwen_vla_sim.spectator.viewpoint import Viewpoint, add_ground
 from qwen_vla_sim.task import Shift, TaskState
 from qwen_vla_sim.widowx.scene import DRIFT_SPEED, SLOTS, Scene, Thing
 from qwen_vla_sim.widowx.situation import LIFTED_ONCE, Situation
@@ -31,6 +32,7 @@ from qwen_vla_sim.widowx.table_spec import (
 from qwen_vla_sim.widowx.things import KINDS
 from qwen_vla_sim.widowx.tool import ToolDown
 
+GROUND = -0.75  # [m] of the floor that a spectator sees below the table
 REACHED = 0.05  # [m] from the tip, at which a moving thing stops
 AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of view
 SETTLE_STEPS = 100  # physics steps until a setup is at rest: a thing on an edge, fingers around a thing
@@ -97,6 +99,13 @@ class WidowXWorld(RobotWorld):
         positions = self.thing_positions()
         self._lifted |= positions[:, 2] - self._start[:, 2] > LIFTED_ONCE
         self._nearest = min(self._nearest, self._tip_distance(positions))
+
+    def viewpoint(self) -> Viewpoint:
+        """Beside the table, opposite the arm."""
+        return Viewpoint((0.26, 0.05, 0.12), 1.14, 128.0, -29.0)
+
+    def dress(self, scene: mujoco.MjvScene) -> None:
+        add_ground(scene, GROUND)
 
     @cached_property
     def tool(self) -> ToolDown:

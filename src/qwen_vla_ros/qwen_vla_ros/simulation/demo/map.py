@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from qwen_vla_ros.simulation.demo.geometry import Situation
-from qwen_vla_ros.simulation.demo.paths import PATH_COLORS, draw_polyline
+from qwen_vla_ros.simulation.demo.paths import draw_line
 
 MARGIN = 0.5  # [m] around all contents
 LEAST = 2.0  # [m] minimum extent of a map
@@ -42,7 +42,7 @@ class MapFromAbove:
             outline = corners @ bases[-1][:2, :2].T + bases[-1][:2, 3]
             cv2.fillPoly(image, [self._pixels(outline)], ROBOT, cv2.LINE_AA)
         for points in driven[-1].paths.values() if driven else ():
-            draw_polyline(image, self._pixels(points[:, :2]).tolist(), PATH_COLORS[0])
+            draw_line(image, self._pixels(points[:, :2]))
         return image
 
     def _pixels(self, places: np.ndarray) -> np.ndarray:

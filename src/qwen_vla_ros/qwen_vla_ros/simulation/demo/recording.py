@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import cv2
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
@@ -40,6 +41,7 @@ class Moment:
         paths: predicted path of each arm, by its name, or of the base.
         pose: state of the robot; None when joint states or odometry do not provide it.
         activity: state of policy_node from its feedback.
+        refusal: why the gate refused the latest chunk; empty if it accepted it.
     """
 
     seconds: float
@@ -47,6 +49,12 @@ class Moment:
     paths: Mapping[str, PathMessage]
     pose: RobotPose | None
     activity: str
+    refusal: str = ""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time of the exposure [ns]."""
+        return nanoseconds(next(iter(self.images.values())).header.stamp)
 
 
 @dataclass
@@ -58,19 +66,23 @@ class Recording:
         moments: in order of time.
         infos: calibration of each camera, by its tag, for the whole episode.
         fixed_pose: of the camera mounted beside the robot, for the whole episode; None without one.
+        suite: that has the scene; empty: it is not known.
+        positions: of everything in the simulator, by the time of an exposure [ns].
     """
 
     robot: Embodiment
     moments: list[Moment] = field(default_factory=list)
     infos: dict[str, CameraInfo] = field(default_factory=dict)
     fixed_pose: PoseStamped | None = None
+    suite: str = ""
+    positions: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class Recorder:
     """Subscribes to the robot's cameras and the predicted paths; stores messages from `begin` on."""
 
     def __init__(self, stack: SimulatedStack, tasks: TaskClient, robot: Embodiment) -> None:
-        self._client, self._tasks, self._robot = stack.client, tasks, robot
+        self._client, self._tasks, self._robot, self._suite = stack.client, tasks, robot, stack.world.suite
         self._recording: Recording | None = None
         self._images: dict[str, Image] = {}
         self._infos: dict[str, CameraInfo] = {}
@@ -87,12 +99,13 @@ class Recorder:
             hear(Odometry, self._reader.odometry.stream.topic, self._on_odometry, qos_profile_sensor_data)
         for name, topic in path_topics(robot).items():
             hear(PathMessage, topic, partial(self._on_path, name), 10)
+        hear(JointState, f"{stack.simulator}/positions", self._on_positions, 10)
         hear(PoseStamped, f"{stack.simulator}/{FIXED_CAMERA}_camera_pose", self._on_pose, LATCHED)
 
     def begin(self) -> None:
         """Clear the prediction of the last episode and store everything from now on; call it after the reset."""
         with self._client.changed:
-            self._recording, self._paths = Recording(self._robot), {}
+            self._recording, self._paths = Recording(self._robot, suite=self._suite), {}
 
     def end(self) -> Recording:
         """Stop, and return what was stored; its images are compressed now that there is time."""
@@ -135,10 +148,14 @@ class Recorder:
             pose = self._reader.at(stamp)
         except NotObserved:
             pose = None
-        return Moment(seconds, images, dict(self._paths), pose, str(self._tasks.activity))
+        return Moment(seconds, images, dict(self._paths), pose, str(self._tasks.activity), self._tasks.refusal)
 
     def _on_path(self, name: str, message: PathMessage) -> None:
         self._paths[name] = message
+
+    def _on_positions(self, message: JointState) -> None:
+        if self._recording is not None:
+            self._recording.positions[nanoseconds(message.header.stamp)] = np.array(message.position)
 
     def _on_pose(self, message: PoseStamped) -> None:
         self._fixed_pose = message

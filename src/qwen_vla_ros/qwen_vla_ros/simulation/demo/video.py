@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws recorded episodes: all camera images, the instruction, the time, the predicted paths, and the result.
+"""Draws recorded episodes: what a spectator and all cameras see, paths, time, the result, and the instruction below.
 
-The first camera fills the left half. The others share the right half; for a base with one camera, it shows a map.
+The spectator's view fills the left half; without a simulator to render it, the first camera does. The others share the
+right half, for a base with a map.
 """
 
 from __future__ import annotations
@@ -9,30 +10,29 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import closing, nullcontext
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from qwen_vla.evaluation.pictures import BACKGROUND, BAD, BRIGHT, DIM, GOOD, font, shortened
 from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_ros.drawing.camera_view import CameraView
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation
 from qwen_vla_ros.simulation.demo.map import MapFromAbove
-from qwen_vla_ros.simulation.demo.paths import PATH_COLOR_NAMES, PATH_COLORS, Colors, draw_polyline
+from qwen_vla_ros.simulation.demo.paths import PREDICTED, REFUSED, draw_line
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording
+from qwen_vla_ros.simulation.demo.stage import Stage
 from qwen_vla_ros.simulation.task_client import TaskRow
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 RATE = 10  # [Hz] that of the simulated cameras
 CELL = (640, 480)  # [px] width and height of each half
-HEADER = 80  # [px] height of the strip above the images
+STRIP = 80  # [px] height of the strip below the images
 CARD_SECONDS = 2.0
 SIZES = (30, 26, 22, 18)  # [px] of the instruction: the first that fits
 TIME_WIDTH = 140  # [px] kept free of the instruction
-BACKGROUND, BRIGHT, DIM = (18, 20, 24), (240, 240, 240), (160, 165, 175)
-GOOD, BAD = (70, 200, 110), (230, 80, 70)
-SUBPIXEL_BITS = 4  # of cv2's fixed-point coordinates
 
 
 def film(episodes: Sequence[tuple[Recording, TaskRow]]) -> Iterator[np.ndarray]:
@@ -51,25 +51,30 @@ class _Episode:
         self._situations = [geometry.at(moment) for moment in self._moments]
         driven = any(situation.base is not None for situation in self._situations)
         self._map = MapFromAbove(self._situations, *CELL) if driven else None
+        watched = recording.suite and recording.positions
+        self._stage = Stage(recording, row.seed, CELL[1], CELL[0]) if watched else None
 
     def frames(self) -> Iterator[np.ndarray]:
         frame = None
-        for number in range(len(self._moments)):
-            frame = self._frame(number)
-            yield frame
+        with closing(self._stage) if self._stage else nullcontext():
+            for number in range(len(self._moments)):
+                frame = self._frame(number)
+                yield frame
         if frame is not None:
             card = draw_card(frame, self._row)
             yield from [card] * round(CARD_SECONDS * RATE)
 
     def _frame(self, number: int) -> np.ndarray:
         moment, situation = self._moments[number], self._situations[number]
-        canvas = Image.new("RGB", (2 * CELL[0], CELL[1] + HEADER), BACKGROUND)
+        canvas = Image.new("RGB", (2 * CELL[0], CELL[1] + STRIP), BACKGROUND)
         panels = list(draw_views(moment, situation).items())
+        if self._stage is not None:
+            panels.insert(0, (legend_of(moment), self._stage.draw(moment, situation)))
         if self._map is not None:
-            panels.append(("driven and predicted path, from above", self._map.draw(self._situations[: number + 1])))
+            panels.append(("map, with both paths", self._map.draw(self._situations[: number + 1])))
         for (label, image), (x, y, width, height) in zip(panels, cells(len(panels)), strict=True):
-            _paste(canvas, image, label, (x, y + HEADER, width, height))
-        _write_header(canvas, self._row.instruction, moment, self._title)
+            _paste(canvas, image, label, (x, y, width, height))
+        _write_subtitle(canvas, self._row.instruction, moment, self._title)
         return np.asarray(canvas)
 
 
@@ -84,11 +89,15 @@ def every_tick(moments: Sequence[Moment]) -> Iterator[Moment]:
 
 
 def cells(count: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, width and height [px] of the panels: the first in the left half, the others in a grid in the right."""
+    """Left, top, width and height [px] of the panels: the first in the left half, the others in a grid in the right.
+
+    A grid that is not full is in the middle of its half.
+    """
     width, height = CELL
     side = max(1, math.ceil(math.sqrt(count - 1)))
     small = (width // side, height // side)
-    others = [(width + i % side * small[0], i // side * small[1], *small) for i in range(count - 1)]
+    top = (height - math.ceil((count - 1) / side) * small[1]) // 2
+    others = [(width + i % side * small[0], top + i // side * small[1], *small) for i in range(count - 1)]
     return [(0, 0, width, height), *others]
 
 
@@ -100,46 +109,33 @@ def draw_views(moment: Moment, situation: Situation) -> dict[str, np.ndarray]:
         scale = max(1.0, (CELL[0] if number == 0 else CELL[0] / 2) / image.shape[1])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         view = situation.views.get(tag)
-        for points, colors in zip(situation.paths.values(), PATH_COLORS, strict=False):
-            if view is not None:
-                draw_path(image, points, view, colors)
-        images[f"{tag}{_legend(situation) if number == 0 and view else ''}"] = image
+        if view is not None:
+            for points in situation.paths.values():
+                draw_path(image, points, view)
+        images[f"{tag}{', with the predicted path' if number == 0 and view else ''}"] = image
     return images
 
 
-def draw_path(image: np.ndarray, points: np.ndarray, view: CameraView, colors: Colors = PATH_COLORS[0]) -> None:
-    """Draw points in the view's frame into an image of the camera, of any size, as a line with dots."""
-    scale = image.shape[1] / view.width
-    seen = view.project(points)[:, :2] * scale
-    drawable = (np.abs(seen) < 10 * image.shape[1]).all(axis=1)  # NaN is not; cv2 counts in 32 bits
-    fixed = np.round(np.where(drawable[:, None], seen, 0) * 2**SUBPIXEL_BITS).astype(int).tolist()
-    places = [tuple(place) if ok else None for place, ok in zip(fixed, drawable, strict=True)]
-    draw_polyline(image, places, colors, SUBPIXEL_BITS)
+def draw_path(image: np.ndarray, points: np.ndarray, view: CameraView) -> None:
+    """Draw points in the view's frame into an image of the camera, of any size, as the predicted path."""
+    draw_line(image, view.project(points)[:, :2] * (image.shape[1] / view.width))
 
 
 def draw_card(frame: np.ndarray, row: TaskRow) -> np.ndarray:
     """The end of an episode: its last frame, darkened, and the result."""
     canvas = Image.fromarray((frame * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    center, middle = canvas.width // 2, (canvas.height + HEADER) // 2
+    center, middle = canvas.width // 2, CELL[1] // 2
     word, color = ("done", GOOD) if row.success else ("failed", BAD)
-    draw.text((20, 12), f"“{row.instruction}”", BRIGHT, _fitting(draw, row.instruction, canvas.width))
-    draw.text((center, middle - 40), word, color, _font(110), anchor="mm")
+    draw.text((20, CELL[1] + 12), f"“{row.instruction}”", BRIGHT, _fitting(draw, row.instruction, canvas.width))
+    draw.text((center, middle - 40), word, color, font(110), anchor="mm")
     latency = "" if row.latency_ms_p50 is None else f", {row.latency_ms_p50:.0f} ms per chunk"
     facts = f"{row.seconds:.1f} s, {row.chunks} chunks{latency}"
     if not row.success:
         why = f"{row.failure}, {row.ended}" if row.failure else row.ended
         facts = f"{why}; {facts}"
-    draw.text((center, middle + 60), facts, BRIGHT, _font(26), anchor="mm")
+    draw.text((center, middle + 60), facts, BRIGHT, font(26), anchor="mm")
     return np.asarray(canvas)
-
-
-def _legend(situation: Situation) -> str:
-    names = list(situation.paths)
-    if len(names) < 2:
-        return ", with the predicted path"
-    colored = [f"{name} {word}" for name, word in zip(names, PATH_COLOR_NAMES, strict=False)]
-    return f", with the predicted paths: {', '.join(colored)}"
 
 
 def _paste(canvas: Image.Image, image: np.ndarray, label: str, cell: tuple[int, int, int, int]) -> None:
@@ -150,23 +146,27 @@ def _paste(canvas: Image.Image, image: np.ndarray, label: str, cell: tuple[int, 
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas.paste(Image.fromarray(image), (x + (width - image.shape[1]) // 2, y + (height - image.shape[0]) // 2))
     draw = ImageDraw.Draw(canvas)
-    draw.text((x + 12, y + height - 28), label, BRIGHT, _font(18), stroke_width=2, stroke_fill=BACKGROUND)
+    draw.text((x + 12, y + height - 28), label, BRIGHT, font(18), stroke_width=2, stroke_fill=BACKGROUND)
 
 
-def _write_header(canvas: Image.Image, instruction: str, moment: Moment, title: str) -> None:
-    draw = ImageDraw.Draw(canvas)
-    draw.text((20, 12), f"“{instruction}”", BRIGHT, _fitting(draw, instruction, canvas.width - TIME_WIDTH))
-    draw.text((20, 50), moment.activity, DIM, _font(18))
-    draw.text((canvas.width - 20, 12), f"{moment.seconds:.1f} s", BRIGHT, _font(30), anchor="ra")
-    draw.text((canvas.width - 20, 50), title, DIM, _font(18), anchor="ra")
+def legend_of(moment: Moment) -> str:
+    """What the spectator's view shows."""
+    style = REFUSED if moment.refusal else PREDICTED
+    return f"from beside, with the {style.name}" if moment.paths else "from beside"
+
+
+def _write_subtitle(canvas: Image.Image, instruction: str, moment: Moment, title: str) -> None:
+    """Below the images: the instruction, and what the policy does or why its chunk was refused."""
+    draw, top = ImageDraw.Draw(canvas), CELL[1]
+    draw.text((20, top + 10), f"“{instruction}”", BRIGHT, _fitting(draw, instruction, canvas.width - TIME_WIDTH))
+    said, color = (f"refused: {moment.refusal}", BAD) if moment.refusal else (moment.activity, DIM)
+    room = canvas.width - 60 - font(18).getlength(title)
+    draw.text((20, top + 50), shortened(said, 18, room), color, font(18))
+    draw.text((canvas.width - 20, top + 10), f"{moment.seconds:.1f} s", BRIGHT, font(30), anchor="ra")
+    draw.text((canvas.width - 20, top + 50), title, DIM, font(18), anchor="ra")
 
 
 def _fitting(draw: ImageDraw.ImageDraw, instruction: str, width: int) -> Font:
     """The largest font in which a quoted instruction fits; the smallest where none does."""
-    fonts = [_font(size) for size in SIZES]
-    return next((font for font in fonts if draw.textlength(f"“{instruction}”", font) < width - 40), fonts[-1])
-
-
-@cache
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+    fonts = [font(size) for size in SIZES]
+    return next((one for one in fonts if draw.textlength(f"“{instruction}”", one) < width - 40), fonts[-1])
