@@ -149,4 +149,8 @@ class SpinningNode:
             self._announce()
 
     def _end(self) -> None:
+        """End after what was begun before, of which Jazzy's rclpy takes the latest first."""
+        self._executor.create_task(self._finish)
+
+    def _finish(self) -> None:
         self._ended = True

@@ -101,8 +101,8 @@ def test_what_no_policy_could_execute_is_refused_at_once(robot, instruction, tim
 
 def test_a_policy_that_is_not_active_is_named_with_what_to_do(stack, robot) -> None:
     change_state(stack.client, "policy_node", Transition.TRANSITION_DEACTIVATE)
-    text = "no active /policy_node within 2 s: it is inactive; activate it .ros2 lifecycle set /policy_node activate"
-    with RobotCommander(domain=stack.domain, patience=2.0, name="impatient") as impatient:
+    text = "no active /policy_node within 5 s: it is inactive; activate it .ros2 lifecycle set /policy_node activate"
+    with RobotCommander(domain=stack.domain, patience=5.0, name="impatient") as impatient:
         with pytest.raises(NoAnswer, match=text):
             impatient.say("wave", 1.0)
     change_state(stack.client, "policy_node", Transition.TRANSITION_ACTIVATE)
