@@ -3,10 +3,10 @@
 
 Side by side: all tests that may run in parallel. In pairs: those of running nodes, which mostly wait. Alone: those that
 are particular about time. conftest.py says which is which.
-With arguments, pytest runs once, with these. The exit status is pytest's, the largest of all: 0 only if all parts
-have passed, and not if one of them found no tests.
+With `nodes`, the first part is left out. With other arguments, pytest runs once, with these. The exit status is
+pytest's, the largest of all: 0 only if all parts have passed, and not if one of them found no tests.
 
-    .venv/bin/python scripts/run_tests.py [PYTEST ARGUMENT...]
+    .venv/bin/python scripts/run_tests.py [nodes | PYTEST ARGUMENT...]
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ PARTS = {
     "in pairs": ["-n", "2", "--dist", "loadfile", "-m", "in_pairs and not slow"],
     "alone": ["-m", "alone and not slow"],
 }
+NODES = "nodes"  # argument: only the parts that depend on the distribution of ROS 2
+WITHOUT_NODES = "side by side"
 COLUMNS = ("passed", "failed", "skipped", "reruns", "time", "exit status")
 
 
@@ -61,10 +63,12 @@ class Result:
 def main(arguments: list[str]) -> int:
     """Run everything, or as in the arguments; returns the exit status."""
     say_what_is_ignored()
-    if arguments:
+    if arguments and arguments != [NODES]:
         return run(arguments).status
     results: dict[str, Result] = {}
     for name, options in PARTS.items():
+        if arguments and name == WITHOUT_NODES:
+            continue
         print(f"tests, {name}:", flush=True)
         results[name] = run(options)
         if results[name].interrupted:

@@ -85,6 +85,12 @@ def test_a_quiet_run_has_no_reruns_and_ends_well(run):
     assert said.count("1 passed") == 2  # pytest's own last lines
 
 
+def test_the_parts_with_nodes_run_without_the_first(run):
+    status, said = run(BAD, GOOD, "nodes")
+    assert status == 0, said
+    assert rows(said)["side by side"][0] == "not run" and rows(said)["alone"][:4] == ["1", "0", "0", "0"]
+
+
 @pytest.mark.parametrize(
     "first, second, status, cells",
     [

@@ -289,11 +289,12 @@ class Peer(ExecutorPeer):
         """Send a goal to policy_node and return its handle."""
         self.wait(self._action.server_is_ready, "action server of policy_node")
         goal = ExecuteInstruction.Goal(instruction=instruction, timeout=timeout)
-        return self.result(self._action.send_goal_async(goal, feedback), "response to the goal", PATIENCE)
+        sent = self.in_turn(lambda: self._action.send_goal_async(goal, feedback))
+        return self.result(sent, "response to the goal", PATIENCE)
 
     def result_of(self, handle, timeout: float = PATIENCE) -> tuple[int, ExecuteInstruction.Result]:
         """Wait for the end of a goal; returns its status (GoalStatus) and its result."""
-        response = self.result(handle.get_result_async(), "result of the goal", timeout)
+        response = self.result(self.in_turn(handle.get_result_async), "result of the goal", timeout)
         return response.status, response.result
 
     # Chunks ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends instructions to a running policy_node, and follows them to their end."""
+"""Sends instructions to a running policy_node, and follows them to their end.
+
+Requests are sent in the node's own thread: the action client of Jazzy's rclpy has no lock, and drops a response that
+arrives before the request is noted.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +105,8 @@ class InstructionClient:
         """
         goal = ExecuteInstruction.Goal(instruction=checked_instruction(instruction), timeout=checked_timeout(timeout))
         self._client.wait(self._action.server_is_ready, f"action server of {self._node}", ANSWER_TIMEOUT)
-        sent = self._action.send_goal_async(goal, feedback_callback=None if show is None else _shown(show))
+        shown = None if show is None else _shown(show)
+        sent = self._client.in_turn(lambda: self._action.send_goal_async(goal, feedback_callback=shown))
         what = f"response of {self._node} to the instruction"
         try:
             handle = self._client.result(sent, what, ANSWER_TIMEOUT)
@@ -123,7 +128,7 @@ class SentInstruction:
     def __init__(self, client: SpinningNode, node: str, handle: ClientGoalHandle, patience: float) -> None:
         """Follow a goal, which ends within `patience` [s]."""
         self._client, self._node, self._handle, self._patience = client, node, handle, patience
-        self._result = handle.get_result_async()
+        self._result = client.in_turn(handle.get_result_async)
 
     @property
     def ended(self) -> bool:
@@ -132,7 +137,7 @@ class SentInstruction:
 
     def cancel(self) -> None:
         """Have it end; NoAnswer when policy_node does not answer."""
-        asked = self._handle.cancel_goal_async()
+        asked = self._client.in_turn(self._handle.cancel_goal_async)
         self._client.result(asked, f"response of {self._node} to the cancellation", ANSWER_TIMEOUT)
 
     def message(self, patience: float | None = None) -> ExecuteInstruction.Result:
@@ -167,7 +172,7 @@ class SentInstruction:
             if time.monotonic() > limit:
                 self.cancel()
                 raise NoAnswer(f"{self._node} has not ended the instruction within {patience:.0f} s; see its log")
-            self._result = self._handle.get_result_async()
+            self._result = self._client.in_turn(self._handle.get_result_async)
 
     def _known(self, response: Any) -> ExecuteInstruction.Result:
         if response.status == GoalStatus.STATUS_UNKNOWN:

@@ -52,6 +52,7 @@ DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and mess
 CALM = 0.5  # [s] without a change after which the graph is considered complete
 PATIENCE = 5.0  # [s] beyond that, for a graph that keeps changing
 LOOK_PERIOD = 0.1  # [s] between two queries of the graph
+NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's name of a node of which so far only the topics are known
 MOST_ARRIVALS = 5000  # of a topic; more provide no new information
 ANSWER_TIMEOUT = 1.0  # [s] for nodes to respond after the observation
 
@@ -149,7 +150,8 @@ class _Listener:
         self._subscribe(topics)
         self._ask(topics)
         enough = now - self._last_subscription >= seconds
-        return enough and now - self._began >= DISCOVERY_TIME and now - self._changed >= CALM
+        named = all(NAMELESS not in e.node for t in topics.values() for e in (*t.publishers, *t.subscribers))
+        return enough and named and now - self._began >= DISCOVERY_TIME and now - self._changed >= CALM
 
     def _nodes(self) -> tuple[str, ...]:
         found = self._client.node.get_node_names_and_namespaces()

@@ -164,7 +164,7 @@ def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
     for kind, topic in ((EmbodimentMessage, "policy_node/embodiment"), (String, "policy_node/prompt")):
         peer.node.create_subscription(kind, topic, lambda m, t=topic: got.__setitem__(t, m), LATCHED)
     peer.wait(lambda: len(got) == 2, "latched messages")
-    handle.cancel_goal_async()
+    peer.in_turn(handle.cancel_goal_async)
     embodiment = got["policy_node/embodiment"]
     assert embodiment.name == "widowx" and list(embodiment.channel_names) == list(widowx.channel_names)
     assert list(embodiment.joint_names) == list(widowx.joint_names) and "{instruction}" in embodiment.prompt
@@ -205,7 +205,7 @@ def test_every_chunk_says_which_policy_predicted_it(stack, peer, checkpoint):
     peer.node.create_subscription(PolicyIdentity, "policy_node/identity", told.append, LATCHED)
     peer.wait(lambda: told, "the latched identity")
     handle = stack.execute()
-    handle.cancel_goal_async()
+    peer.in_turn(handle.cancel_goal_async)
     assert peer.result_of(handle)[0] == CANCELED
     wanted = PolicyIdentity(
         name=str(checkpoint), hash=checkpoint_hash(checkpoint), protocol="qwen_vla", embodiment="widowx"
@@ -217,7 +217,7 @@ def test_every_chunk_says_which_policy_predicted_it(stack, peer, checkpoint):
 
 def test_cancel_holds_the_arm(stack, peer):
     handle = stack.execute()
-    future = handle.cancel_goal_async()
+    future = peer.in_turn(handle.cancel_goal_async)
     peer.wait(future.done, "response to the cancellation")
     status, result = peer.result_of(handle)
     assert status == CANCELED and result.error_code == RESULT.CANCELED
@@ -228,7 +228,7 @@ def test_cancel_holds_the_arm(stack, peer):
 def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
     handle = stack.execute()
     assert not peer.send_goal("another one").accepted
-    handle.cancel_goal_async()
+    peer.in_turn(handle.cancel_goal_async)
     assert peer.result_of(handle)[0] == CANCELED
 
 
@@ -355,7 +355,7 @@ def test_a_killed_policy_is_detected_within_half_a_second(stack, peer):
 
 def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
     handle = stack.execute()
-    future = handle.get_result_async()
+    future = peer.in_turn(handle.get_result_async)
     assert stack.processes.end(stack.policy, signal.SIGINT) == 0, stack.processes.log_of(stack.policy)
     peer.wait(future.done, "the result, which is sent before the process exits")
     assert future.result().result.error_code == RESULT.NOT_ACTIVE and "SIGINT" in future.result().result.error_msg

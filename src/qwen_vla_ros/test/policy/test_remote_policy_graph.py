@@ -131,7 +131,7 @@ def assert_the_next_goal_works(peer, server) -> None:
     peer.clear()
     handle = goal(peer)
     peer.wait(lambda: any(r.verdict == ChunkReport.COMPLETED for r in peer.reports), "a chunk executed as a whole")
-    handle.cancel_goal_async()
+    peer.in_turn(handle.cancel_goal_async)
     assert peer.result_of(handle)[0] == CANCELED
 
 

@@ -14,7 +14,7 @@ from qwen_vla.suites import load_suite
 from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.simulation.chaos.trial import relayed_topics, remappings
 from qwen_vla_ros.simulation.demo.recording import Recorder, Recording
-from qwen_vla_ros.simulation.demo.video import CELL, HEADER, film
+from qwen_vla_ros.simulation.demo.video import CELL, STRIP, film
 from qwen_vla_ros.simulation.over_ros import episode_limits, evaluate
 from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow
@@ -84,7 +84,7 @@ def test_everything_to_be_shown_is_received(seen):
     assert max(stamps)[0] - min(stamps)[0] <= 1
     assert set(last.paths) == ({BASE} if seen.robot.base else {arm.name for arm in seen.robot.arms})
     frame = next(film([(recording, seen.row)]))
-    assert frame.shape == (CELL[1] + HEADER, 2 * CELL[0], 3) and frame[HEADER:].std() > 10
+    assert frame.shape == (CELL[1] + STRIP, 2 * CELL[0], 3) and frame[:-STRIP].std() > 10
 
 
 # Without a graph ------------------------------------------------------------------------------------------------------

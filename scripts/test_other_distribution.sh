@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Tests of running nodes on another distribution of ROS 2: in a copy of this checkout below build/, with an environment
+# of its own, so that .venv stays as it is. The next call uses that environment again.
+#
+#   scripts/test_other_distribution.sh kilted
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export ROS_DISTRO=${1:?which one? scripts/test_other_distribution.sh jazzy|kilted}
+copy=$PWD/build/$ROS_DISTRO
+mkdir -p "$copy"
+find "$copy" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build ! -name install -exec rm -rf {} +
+state=$(git stash create) # with what is not committed yet; empty if there is nothing
+git archive "${state:-HEAD}" | tar -x -C "$copy"
+make -C "$copy" test ARGS=nodes
