@@ -123,7 +123,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         """Create the node unconfigured."""
         super().__init__(INTERFACE.name, PARAMETERS)
         self._file: EpisodeFile | None = None
-        self._ended: Future[None] = Future()
+        self._ended: Future = Future()
         self._last: Path | None = None
         self._problem = ""
         self._wanted: dict[str, WantedTopic] = {}  # by resolved name
