@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lifecycle_msgs.srv import GetState
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_srvs.srv import Trigger
 
 from qwen_vla.policies import ActionChunk
@@ -37,6 +38,7 @@ class ExecutorClient:
         self,
         node: Node,
         chunks: Publisher,
+        heartbeats: Publisher,
         reports: str,
         hold: Client,
         state: Client,
@@ -50,6 +52,7 @@ class ExecutorClient:
         Args:
             node: for its clock and log.
             chunks: publisher of ActionChunk.
+            heartbeats: publisher of what `beat` sends.
             reports: topic of the executor's reports.
             hold: client of the service that aborts a motion.
             state: client of the service that tells the executor's state, created after the subscription to its reports.
@@ -59,6 +62,7 @@ class ExecutorClient:
             beat: publishes a heartbeat.
         """
         self._node, self._chunks, self._reports, self._hold, self._state = node, chunks, reports, hold, state
+        self._heartbeats = heartbeats
         self._base_frame, self._policy, self._is_active, self._beat = base_frame, policy, is_active, beat
         self._chunk_id = 0
         self.latest_latency_ms = float("nan")
@@ -88,8 +92,11 @@ class ExecutorClient:
             idle.wait(POLL_PERIOD)
 
     def _is_found(self) -> bool:
-        topics = self._chunks.get_subscription_count() > 0 and self._node.count_publishers(self._reports) > 0
-        return topics and self._state.service_is_ready() and self._node.get_clock().now().nanoseconds > 0
+        """Whether a node that reports is known to hear both topics: others hear them, too."""
+        executors = _names(self._node.get_publishers_info_by_topic(self._reports))
+        for topic in (self._chunks.topic_name, self._heartbeats.topic_name):
+            executors &= _names(self._node.get_subscriptions_info_by_topic(topic))
+        return bool(executors) and self._state.service_is_ready() and self._node.get_clock().now().nanoseconds > 0
 
     def publish(self, chunk: ActionChunk, execution_horizon: int) -> PublishedChunk:
         """Number a chunk and publish it; with `execution_horizon` 0, the chunk's own is used."""
@@ -113,6 +120,10 @@ class ExecutorClient:
             self._node.get_logger().error(
                 f"{self._hold.srv_name} has not responded; the robot stops at the end of the chunk"
             )
+
+
+def _names(endpoints: Iterable[TopicEndpointInfo]) -> set[tuple[str, str]]:
+    return {(endpoint.node_namespace, endpoint.node_name) for endpoint in endpoints}
 
 
 def identity_message(identity: PolicyIdentity) -> PolicyIdentityMessage:

@@ -218,6 +218,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._executor_client = ExecutorClient(
             self,
             chunk_publisher,
+            self._heartbeat_publisher,
             self.parameters.report_topic,
             hold=self.client_of(HOLD),
             state=self.client_of(EXECUTOR_STATE),
