@@ -19,7 +19,7 @@ CONFIG = QwenVLAConfig.preset("tiny")
 
 
 def walk(path, stride: float, seed: int = 0):
-    """A base that walks to and fro by normally distributed steps of `stride` m; these are its labels."""
+    """A base that walks back and forth by normally distributed steps of `stride` m; these are its labels."""
     rng = np.random.default_rng(seed)
     poses = np.cumsum(np.stack([stride * rng.normal(size=4000), np.zeros(4000), np.zeros(4000)], axis=1), axis=0)
     row = {"instruction": "go on", "rate_hz": 2, "poses": poses.tolist()}

@@ -26,10 +26,10 @@ def sources() -> list[Path]:
 def imported_messages() -> set[str]:
     """Names of the messages of others that our packages import, as `package/msg/Name`."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources()]
-    froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     return {
         f"{node.module.replace('.', '/')}/{alias.name}"
-        for node in froms
+        for node in imports
         if node.module.endswith(".msg") and not node.module.startswith(OURS)
         for alias in node.names
     }
