@@ -6,8 +6,10 @@ The settings are made at import, before any test module imports rclpy or MuJoCo,
 """
 
 import ctypes
+import faulthandler
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,8 @@ settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
+AFTER_TIMEOUT = 60  # [s] a test hangs that its timeout has not ended
+_error_output = os.dup(2)  # pytest captures the other one
 RERUN_REASON = "rerun reason"  # of a test, in the properties of its reports
 
 # Which tests may run beside which. Nodes mostly wait for each other: two graphs at a time share two cores without harm.
@@ -57,6 +61,18 @@ def company(path: Path) -> str:
         if any(path.match(pattern) for pattern in patterns):
             return marker
     return "parallel"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a process that hangs within a library: without Python's lock, the timeout of pytest-timeout never comes."""
+    marker = item.get_closest_marker("timeout")
+    timeout = float(marker.args[0] if marker else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(timeout + AFTER_TIMEOUT, exit=True, file=_error_output)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_report_header() -> list[str]:

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """With the Fast DDS profile, camera images cross from process to process through shared memory, all of them."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from array import array
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image
 
-from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES
+from qwen_vla_ros.ros.environment import (
+    LARGE_IMAGES,
+    PROFILES,
+    THIS_MACHINE,
+    WITHOUT_SHARED_MEMORY,
+    own_environment,
+    ros_environment,
+)
 
 SHARED_MEMORY = Path("/dev/shm")
 SEGMENT = 32 * 2**20  # [B], as in the profile
@@ -33,79 +36,73 @@ publisher = node.create_publisher(Image, "back", qos_profile_sensor_data)
 node.create_subscription(Image, "there", publisher.publish, qos_profile_sensor_data)
 rclpy.spin(node)
 """
+# Sends one image after the other, the next when one is back; prints which have come back unchanged, and the sizes of
+# the memory that it shares. Discovery is one-sided: the first may leave before the way back exists.
+CAMERA = """
+import json, os, sys, rclpy
+from array import array
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("camera")
+back = []
+publisher = node.create_publisher(Image, "there", qos_profile_sensor_data)
+node.create_subscription(Image, "back", back.append, qos_profile_sensor_data)
+while not back:
+    publisher.publish(Image())
+    rclpy.spin_once(node, timeout_sec=0.05)
+pixels = array("B", os.urandom(640 * 480 * 3))  # the one type that rclpy does not check byte by byte
+same = []
+for count in range(int(sys.argv[1])):
+    image = Image(width=640, height=480, step=1920, encoding="rgb8", data=pixels)
+    image.header.frame_id = str(count)
+    publisher.publish(image)
+    while back[-1].header.frame_id != str(count):
+        rclpy.spin_once(node, timeout_sec=0.05)
+    same.append(back[-1].data == pixels)
+maps = [line.split() for line in open("/proc/self/maps") if "/dev/shm/fast" in line]
+sizes = [int(end, 16) - int(begin, 16) for begin, end in (line[0].split("-") for line in maps)]
+print(json.dumps({"same": same, "sizes": sizes}))
+"""
 
 
-def wait_until(condition, executor: SingleThreadedExecutor, what: str, timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        executor.spin_once(timeout_sec=0.05)
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-
-
-def image(label: str, pixels: array) -> Image:
-    message = Image(width=640, height=480, step=1920, encoding="rgb8", data=pixels)
-    message.header.frame_id = label
-    return message
-
-
-@pytest.fixture
-def profile(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    if shutil.disk_usage(SHARED_MEMORY).free < 4 * SEGMENT:
-        pytest.skip(f"{SHARED_MEMORY} is too small for the profile; in a container use --shm-size=512m")
-    environment = ros_environment()
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    return environment
-
-
-def test_processes_with_and_without_images_bound_the_same_messages() -> None:
+def test_all_profiles_bound_the_same_messages() -> None:
     """Of these topics a reader has room for what a message may be, and the middleware drops what is larger."""
-    files = ("fastdds_large_images.xml", "fastdds_without_images.xml")
-    roots = [ElementTree.parse(Path(__file__).parents[1] / "config" / "dds" / name).getroot() for name in files]
-    readers = [
+    folder = Path(__file__).parents[1] / PROFILES
+    roots = [ElementTree.parse(folder / name).getroot() for name in (LARGE_IMAGES, WITHOUT_SHARED_MEMORY, THIS_MACHINE)]
+    readers, *others = [
         {
             reader.get("profile_name"): reader.findtext("{*}historyMemoryPolicy")
             for reader in root.iterfind(".//{*}data_reader")
         }
         for root in roots
     ]
-    assert readers[0] == readers[1]
-    assert readers[0].pop("any_size") == "PREALLOCATED_WITH_REALLOC"
+    assert others == [readers, readers]
+    assert readers.pop("any_size") == "PREALLOCATED_WITH_REALLOC"
     chunks, report = ("/policy_node/action_chunk", "/executor_node/accepted_chunk"), "/executor_node/chunk_report"
-    assert readers[0] == dict.fromkeys((*chunks, report), "PREALLOCATED")
+    assert readers == dict.fromkeys((*chunks, report), "PREALLOCATED")
 
 
-def test_images_make_the_round_trip_through_shared_memory(profile: dict[str, str]) -> None:
-    before = set(SHARED_MEMORY.glob("fast*"))
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    echo = subprocess.Popen([sys.executable, "-c", ECHO], env=profile)
-    try:
-        node = rclpy.create_node("camera", context=context)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        back: list[Image] = []
-        publisher = node.create_publisher(Image, "there", qos_profile_sensor_data)
-        node.create_subscription(Image, "back", back.append, qos_profile_sensor_data)
+def round_trips(environment: dict[str, str]) -> dict[str, list]:
+    """What CAMERA prints."""
+    with subprocess.Popen([sys.executable, "-c", ECHO], env=environment) as echo:
+        try:
+            command = [sys.executable, "-c", CAMERA, str(IMAGES)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        finally:
+            echo.terminate()
+    return json.loads(done.stdout)
 
-        def answered() -> bool:  # discovery is one-sided: the first image may leave before echo's way back exists
-            publisher.publish(image("hello", array("B")))
-            return bool(back)
 
-        wait_until(answered, executor, "echo answers")
-        segments = [path.stat().st_size for path in set(SHARED_MEMORY.glob("fast*")) - before if path.exists()]
-        assert sum(size >= SEGMENT for size in segments) >= 2, f"segments: {segments}"
+def test_images_make_the_round_trip_through_shared_memory() -> None:
+    if shutil.disk_usage(SHARED_MEMORY).free < 4 * SEGMENT:
+        pytest.skip(f"{SHARED_MEMORY} is too small for the profile; in a container use --shm-size=512m")
+    user = {name: value for name, value in os.environ.items() if name not in PROFILE_VARIABLES}
+    done = round_trips(ros_environment(base=user))
+    assert done["same"] == [True] * IMAGES
+    assert sum(size >= SEGMENT for size in done["sizes"]) >= 1, f"segments: {done['sizes']}"
 
-        def labels() -> list[str]:
-            return [message.header.frame_id for message in back if message.header.frame_id != "hello"]
 
-        pixels = array("B", os.urandom(640 * 480 * 3))  # the one type that rclpy does not check byte by byte
-        for count in range(IMAGES):
-            publisher.publish(image(str(count), pixels))
-            wait_until(lambda count=count: labels()[-1:] == [str(count)], executor, f"image {count} is back")
-        assert labels() == [str(count) for count in range(IMAGES)]
-        assert back[-1].data == pixels
-    finally:
-        echo.terminate()
-        echo.wait(timeout=10)
-        rclpy.shutdown(context=context)
+def test_in_a_graph_of_our_own_they_do_without() -> None:
+    done = round_trips(own_environment() | {"ROS_DOMAIN_ID": os.environ["ROS_DOMAIN_ID"]})
+    assert done == {"same": [True] * IMAGES, "sizes": []}

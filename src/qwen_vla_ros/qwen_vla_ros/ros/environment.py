@@ -23,7 +23,11 @@ from pathlib import Path
 from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES, distribution, of_wheels
 from qwen_vla_ros.ros.ros_domain import AVOIDED
 
-_PROFILE = Path("config", "dds", "fastdds_large_images.xml")
+# Profiles of Fast DDS; each says in its file what it is for.
+PROFILES = Path("config", "dds")
+LARGE_IMAGES = "fastdds_large_images.xml"
+WITHOUT_SHARED_MEMORY = "fastdds_without_shared_memory.xml"
+THIS_MACHINE = "fastdds_this_machine.xml"
 
 # All settings of ROS and its middlewares, except where logs are written.
 _SETTINGS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "SKIP_DEFAULT_XML", "CYCLONEDDS_", "ZENOH_")
@@ -41,7 +45,7 @@ class RosEnvironmentError(RuntimeError):
 def find_workspace() -> Path | None:
     """Return the folder with src/ and config/dds/, searched upward from this file; None when installed."""
     for folder in Path(__file__).resolve().parents:
-        if (folder / "src").is_dir() and (folder / _PROFILE).is_file():
+        if (folder / "src").is_dir() and (folder / PROFILES / LARGE_IMAGES).is_file():
             return folder
     return None
 
@@ -61,7 +65,29 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
     """
     if _uses_wheels():
         _refuse_another_rclpy()
-    return _completed(dict(os.environ if base is None else base), workspace or find_workspace())
+    return _completed(dict(os.environ if base is None else base), workspace or find_workspace(), LARGE_IMAGES)
+
+
+def without_shared_memory() -> None:
+    """Let this process use UDP only, so that no process that is killed can hold it up; call before rclpy.init.
+
+    For nodes without images. It still communicates with processes that use shared memory. A profile of the user is
+    kept, and so is LOCALHOST with static peers, for which there is no profile.
+    """
+    if any(Path(os.environ.get(name, LARGE_IMAGES)).name != LARGE_IMAGES for name in PROFILE_VARIABLES):
+        return
+    local = _stays_here(os.environ)
+    if local and os.environ.get("ROS_STATIC_PEERS"):
+        return
+    replaced = (*PROFILE_VARIABLES, *(["ROS_LOCALHOST_ONLY"] if local else []))
+    kept = {name: value for name, value in os.environ.items() if name not in replaced}
+    adopt(_with_profile(kept, find_workspace(), THIS_MACHINE if local else WITHOUT_SHARED_MEMORY))
+
+
+def _stays_here(environment: Mapping[str, str]) -> bool:
+    """Whether a graph is limited to this machine."""
+    older = environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0")
+    return older or environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
 
 
 def own_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -79,7 +105,7 @@ def own_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
         kept |= {name: base[name] for name in _IDENTITY if name in base}
     if base.get("ROS_DOMAIN_ID"):
         kept[AVOIDED] = base["ROS_DOMAIN_ID"]
-    return _completed(kept | _CHOSEN, workspace)
+    return _completed(kept | _CHOSEN, workspace, THIS_MACHINE)
 
 
 def ignored_settings(base: Mapping[str, str] | None = None) -> list[str]:
@@ -155,15 +181,22 @@ def _refuse_another_rclpy() -> None:
         )
 
 
-def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str, str]:
-    """Add what is missing: search paths, a middleware, the Fast DDS profile."""
+def _completed(environment: dict[str, str], workspace: Path | None, profile: str) -> dict[str, str]:
+    """Add what is missing: search paths, a middleware, the Fast DDS profile of that name."""
     if _uses_wheels():
         environment.update(_wheel_settings(workspace, environment))
         environment.setdefault("RMW_IMPLEMENTATION", _CHOSEN["RMW_IMPLEMENTATION"])
-    profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
-    if profile is not None and not any(name in environment for name in PROFILE_VARIABLES):
-        environment[distribution(environment.get("ROS_DISTRO", "")).profile_variable] = str(profile)
+    return _with_profile(environment, workspace, profile)
+
+
+def _with_profile(environment: dict[str, str], workspace: Path | None, name: str) -> dict[str, str]:
+    """Add a Fast DDS profile where none is set, and where its file is found."""
+    path = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""), name)
+    if path is not None and not any(variable in environment for variable in PROFILE_VARIABLES):
+        environment[distribution(environment.get("ROS_DISTRO", "")).profile_variable] = str(path)
         environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory settings of its readers
+        if name == THIS_MACHINE:
+            environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"  # leaves it to the profile
     return environment
 
 
@@ -188,11 +221,11 @@ def _joined(new: list[Path], old: str) -> str:
     return os.pathsep.join(dict.fromkeys(entries))
 
 
-def _profile(workspace: Path | None, ament_prefix_path: str) -> Path | None:
-    """Return the Fast DDS profile of the source tree or of an installed share/qwen_vla_ros; None when in neither."""
-    places = [workspace / _PROFILE] if workspace else []
-    places += [Path(p, "share", "qwen_vla_ros", _PROFILE) for p in ament_prefix_path.split(os.pathsep) if p]
-    return next((place for place in places if place.is_file()), None)
+def _profile(workspace: Path | None, ament_prefix_path: str, name: str) -> Path | None:
+    """Return a Fast DDS profile of the source tree or of an installed share/qwen_vla_ros; None when in neither."""
+    places = [workspace / PROFILES] if workspace else []
+    places += [Path(p, "share", "qwen_vla_ros", PROFILES) for p in ament_prefix_path.split(os.pathsep) if p]
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def _without_another_ros(base: Mapping[str, str], workspace: Path | None) -> dict[str, str]:

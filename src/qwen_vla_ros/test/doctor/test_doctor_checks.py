@@ -413,7 +413,7 @@ def test_domains_are_read_from_the_ports_of_participants():
 
 
 MACHINE = machine.Machine(
-    "/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432, False
+    "/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432, 8 * 10**6, False
 )
 
 
@@ -424,7 +424,8 @@ MACHINE = machine.Machine(
         ({"shm_total": 64 * 2**20, "shm_free": 64 * 2**20}, 0, "shared memory", "fail", "--shm-size=512m"),
         ({"shm_free": 10**6}, 0, "shared memory", "fail", "fastdds shm clean"),
         ({"segment": machine.DEFAULT_SEGMENT}, 0, "shared memory", "warn", "fastdds_large_images.xml"),
-        ({"segment": 0}, 0, "shared memory", "ok", "not Fast DDS"),
+        ({"segment": 0}, 0, "shared memory", "ok", "uses none"),
+        ({"segment": 0, "receive_buffer": 212_992}, 0, "shared memory", "warn", "sysctl -w net.core.rmem_max=4194304"),
         ({"segment": None}, 0, "shared memory", "fail", "/p.xml cannot be read"),
         ({"disk_free": 2 * GB}, 0, "disk", "warn", "recording"),
         ({"disk_free": 10**8}, 0, "disk", "fail", "free some space"),
@@ -444,9 +445,12 @@ def test_machine(change, weights, subject, expected, text):
 
 
 def test_the_shipped_profile_is_read(tmp_path):
-    from qwen_vla_ros.ros.environment import ros_environment
+    from qwen_vla_ros.ros.environment import own_environment, ros_environment
 
-    assert machine.segment_size(ros_environment(base={})[distribution().profile_variable]) == 32 * 2**20
+    variable = distribution().profile_variable
+    assert machine.segment_size(ros_environment(base={})[variable]) == 32 * 2**20
+    assert machine.segment_size(own_environment(base={})[variable]) == 0
+    assert machine.segment_size("") == machine.DEFAULT_SEGMENT
     assert machine.segment_size(str(tmp_path / "gone.xml")) is None
 
 

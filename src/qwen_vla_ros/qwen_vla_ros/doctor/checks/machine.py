@@ -22,6 +22,7 @@ MB, GB = 1_000_000, 1_000_000_000
 DISK_WARN, DISK_FAIL = 5 * GB, 500 * MB  # an uncompressed recording of two cameras grows by some 50 MB per second
 PROCESSES_WITH_IMAGES = 3  # a camera driver or simulator, policy_node, a recorder or viewer
 DEFAULT_SEGMENT = 524_288  # [bytes] per participant of Fast DDS by default
+RECEIVE_BUFFER = 4_194_304  # [bytes] with which 640x480 images arrive over UDP (config/dds)
 RUNTIME_MEMORY = 700 * MB  # of policy_node with the tiny checkpoint, including libraries, in addition to the weights
 GPU_FROM = 1 * GB  # [bytes of weights] a larger model is too slow for a robot without a GPU
 LOAD_LIMIT = 1.5  # waiting processes per processor
@@ -36,7 +37,8 @@ class Machine:
         threads: of torch, as set by the environment; 0: torch's default.
         gpus: (name, free memory) by device.
         profile: path of the Fast DDS profile in effect, or empty.
-        segment: shared memory per process under that profile; 0 with another middleware.
+        segment: shared memory per process under that profile; 0 without: another middleware, or UDP only.
+        receive_buffer: the largest that the kernel gives a socket (net.core.rmem_max).
         attention_kernels: whether flash-linear-attention is installed.
     """
 
@@ -51,6 +53,7 @@ class Machine:
     gpus: tuple[tuple[str, int], ...]
     profile: str
     segment: int | None
+    receive_buffer: int
     attention_kernels: bool
 
 
@@ -70,6 +73,7 @@ def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Ma
         gpus=_gpus(),
         profile=profile,
         segment=segment_size(profile) if _is_fast_dds(environment) else 0,
+        receive_buffer=int(Path("/proc/sys/net/core/rmem_max").read_text()),
         attention_kernels=importlib.util.find_spec("fla") is not None,
     )
 
@@ -79,14 +83,17 @@ def _is_fast_dds(environment: Mapping[str, str]) -> bool:
 
 
 def segment_size(profile: str) -> int | None:
-    """Shared memory per process in a Fast DDS profile [bytes]; None when it cannot be read."""
+    """Shared memory per process in a Fast DDS profile [bytes], 0 without any; None when it cannot be read."""
     if not profile:
         return DEFAULT_SEGMENT
     try:
-        sizes = [int(e.text or "") for e in ElementTree.parse(profile).iter() if e.tag.split("}")[-1] == "segment_size"]
+        root = ElementTree.parse(profile).getroot()
+        sizes = [int(element.text or "") for element in root.iterfind(".//{*}segment_size")]
     except (OSError, ElementTree.ParseError, TypeError, ValueError):
         return None
-    return max(sizes, default=DEFAULT_SEGMENT)
+    own = "false" in [element.text for element in root.iterfind(".//{*}useBuiltinTransports")]
+    shared = not own or "SHM" in [element.text for element in root.iterfind(".//{*}type")]
+    return max(sizes, default=DEFAULT_SEGMENT) if shared else 0
 
 
 def _memory_available(meminfo: str) -> int:
@@ -136,8 +143,11 @@ def check_shared_memory(machine: Machine) -> Finding:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
         return AREA.fail("shared memory", fact, f"correct the path in {distribution().profile_variable}, or unset it")
     fact = f"/dev/shm: {decimal(machine.shm_free)} of {decimal(machine.shm_total)} free"
+    if machine.segment == 0 and machine.receive_buffer < RECEIVE_BUFFER:
+        fact = f"none is used, and the kernel gives a socket at most {decimal(machine.receive_buffer)}"
+        return AREA.warn("shared memory", fact, f"large images get lost: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}")
     if machine.segment == 0:
-        return AREA.ok("shared memory", f"{fact}; the middleware is not Fast DDS")
+        return AREA.ok("shared memory", f"{fact}; the middleware uses none")
     if machine.segment <= DEFAULT_SEGMENT:
         return AREA.warn(
             "shared memory",
