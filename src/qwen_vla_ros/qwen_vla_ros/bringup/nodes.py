@@ -15,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from qwen_vla_ros.bringup.arguments import is_true, value
 from qwen_vla_ros.bringup.ending import end_with, last, with_launch
-from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.environment import ros_environment, without_shared_memory
 
 # Transforms stay inside the namespace, so that those of two robots in one graph are not mixed.
 LOCAL_TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
@@ -58,6 +58,7 @@ class RobotProcess(Node):
             exec_name=executable,
             prefix=with_launch(own_group=True),
             sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
+            additional_env=udp_only(),
             **logging(),
             **options,
         )
@@ -128,6 +129,7 @@ def state_publisher(description: ParameterValue) -> Node:
         package="robot_state_publisher",
         parameters=[{"robot_description": description}],
         remappings=LOCAL_TRANSFORMS,
+        additional_env=udp_only(),
         **process("robot_state_publisher"),
     )
 
@@ -161,6 +163,12 @@ def spawner(
 def ros_variables() -> list[SetEnvironmentVariable]:
     """Additions to this process's environment for the nodes: the DDS profile for images, library paths."""
     return [SetEnvironmentVariable(k, v) for k, v in ros_environment().items() if os.environ.get(k) != v]
+
+
+def udp_only() -> dict[str, str]:
+    """Changes to that environment for the robot's own processes, which others' deaths must not hold up."""
+    environment = ros_environment()
+    return dict(without_shared_memory(environment).items() - environment.items())
 
 
 def share(package: str, *path: str) -> PathJoinSubstitution:

@@ -53,7 +53,7 @@ from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.executor.policy_monitor import ChunkOrder
 from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, chunk_from_message
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
-from qwen_vla_ros.ros.environment import without_shared_memory
+from qwen_vla_ros.ros.environment import adopt, without_shared_memory
 from qwen_vla_ros.ros.lifecycle import DIAGNOSTICS, LARGEST_DESCRIPTION, ROBOT_DESCRIPTION
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 from qwen_vla_ros.ros.plain_node import run
@@ -328,5 +328,5 @@ def _short(text: str) -> str:
 def main(args: list[str] | None = None) -> None:
     """Run trajectory_visualizer as a process."""
     answer_options(INTERFACE, args)
-    without_shared_memory()
+    adopt(without_shared_memory())
     run(TrajectoryVisualizer, args)

@@ -41,7 +41,7 @@ from qwen_vla_ros.ros import lifecycle
 from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, ChunkReporter, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
-from qwen_vla_ros.ros.environment import without_shared_memory
+from qwen_vla_ros.ros.environment import adopt, without_shared_memory
 from qwen_vla_ros.ros.publishers import publisher_of, publishers_on
 
 WATCH_PERIOD = 0.02  # [s] steady; reaction time of the watchdogs, and period of the setpoints
@@ -395,5 +395,5 @@ def _taken_by(source: Source) -> Callable[[Any, Mapping], object]:
 def main(args: list[str] | None = None) -> None:
     """Run executor_node as a process."""
     answer_options(offered.INTERFACE, args)
-    without_shared_memory()
+    adopt(without_shared_memory())
     sys.exit(lifecycle.run(ExecutorNode, args=args))

@@ -68,20 +68,21 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
     return _completed(dict(os.environ if base is None else base), workspace or find_workspace(), LARGE_IMAGES)
 
 
-def without_shared_memory() -> None:
-    """Let this process use UDP only, so that no process that is killed can hold it up; call before rclpy.init.
+def without_shared_memory(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a process without images: UDP only, so that no process that is killed can hold it up.
 
-    For nodes without images. It still communicates with processes that use shared memory. A profile of the user is
-    kept, and so is LOCALHOST with static peers, for which there is no profile.
+    It still communicates with processes that use shared memory. A profile of the user is kept, and so is LOCALHOST with
+    static peers, for which there is no profile.
     """
-    if any(Path(os.environ.get(name, LARGE_IMAGES)).name != LARGE_IMAGES for name in PROFILE_VARIABLES):
-        return
-    local = _stays_here(os.environ)
-    if local and os.environ.get("ROS_STATIC_PEERS"):
-        return
-    replaced = (*PROFILE_VARIABLES, *(["ROS_LOCALHOST_ONLY"] if local else []))
-    kept = {name: value for name, value in os.environ.items() if name not in replaced}
-    adopt(_with_profile(kept, find_workspace(), THIS_MACHINE if local else WITHOUT_SHARED_MEMORY))
+    environment = dict(os.environ if base is None else base)
+    local = _stays_here(environment)
+    users = any(Path(environment.get(name, LARGE_IMAGES)).name != LARGE_IMAGES for name in PROFILE_VARIABLES)
+    if users or (local and environment.get("ROS_STATIC_PEERS")):
+        return environment
+    environment = {name: value for name, value in environment.items() if name not in PROFILE_VARIABLES}
+    if local and "ROS_LOCALHOST_ONLY" in environment:
+        environment["ROS_LOCALHOST_ONLY"] = "0"  # adds shared memory, as LOCALHOST does
+    return _with_profile(environment, find_workspace(), THIS_MACHINE if local else WITHOUT_SHARED_MEMORY)
 
 
 def _stays_here(environment: Mapping[str, str]) -> bool:

@@ -44,6 +44,8 @@ from qwen_vla_ros.bringup.arguments import policy_arguments
 from qwen_vla_ros.bringup.nodes import policy_node as policy_process
 from qwen_vla_ros.bringup.preconditions import ArgumentError
 from qwen_vla_ros.policy import policy_node
+from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES, distribution
+from qwen_vla_ros.ros.environment import WITHOUT_SHARED_MEMORY
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
@@ -344,6 +346,17 @@ def test_any_robot_of_the_suite_is_specified_by_its_name() -> None:
 def test_ros2_control_stands_in_for_a_missing_robot(everything_installed: None) -> None:
     found = nodes(any_started("ur5e_2f85", **MOCK))
     assert {("controller_manager", "ros2_control_node"), ("controller_manager", "spawner")} <= found
+
+
+def test_the_robots_own_processes_share_no_memory(everything_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another process that is killed a lock may stay behind in it."""
+    for name in PROFILE_VARIABLES:  # those of the tests
+        monkeypatch.delenv(name, raising=False)
+    own = [entity for entity in any_started("ur5e_2f85", **MOCK) if isinstance(entity, Node) and entity.additional_env]
+    assert {text(node.node_executable) for node in own} == {"ros2_control_node", "robot_state_publisher"}
+    for node in own:
+        changed = {text(key): text(value) for key, value in node.additional_env}
+        assert Path(changed[distribution().profile_variable]).name == WITHOUT_SHARED_MEMORY
 
 
 def test_the_description_of_a_missing_robot_is_beside_its_yaml(tmp_path: Path) -> None:

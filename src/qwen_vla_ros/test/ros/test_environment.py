@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_vla_ros.ros.distributions import distribution
+from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES, distribution
 from qwen_vla_ros.ros.environment import (
     RosEnvironmentError,
     adopted,
@@ -188,10 +188,7 @@ def test_it_starts_again_without_another_installation(tmp_path: Path) -> None:
 # What may hold up a process ------------------------------------------------------------------------------------------
 
 MAPPED = """
-import os, rclpy
-from qwen_vla_ros.ros.environment import without_shared_memory
-if os.environ.get("WITHOUT"):
-    without_shared_memory()
+import rclpy
 rclpy.init()
 node = rclpy.create_node("one_of_ours")
 print(sum("/dev/shm/fast" in line for line in open("/proc/self/maps")))
@@ -215,14 +212,12 @@ def test_a_node_without_images_has_none_in_the_users_graph_either(name: str) -> 
     user = {"HOME": "/"} | dict([name.split("=")])
     with_images = ros_environment(base=user)
     assert shared_segments(with_images) > 0
-    assert shared_segments(with_images | {"WITHOUT": "1"}) == 0
-    plain = {variable: value for variable, value in with_images.items() if "FASTDDS" not in variable}
-    assert shared_segments(plain | {"WITHOUT": "1"}) == 0  # started without a launch file of ours
+    assert shared_segments(without_shared_memory(with_images)) == 0
+    plain = {variable: value for variable, value in with_images.items() if variable not in PROFILE_VARIABLES}
+    assert shared_segments(without_shared_memory(plain)) == 0  # started without a launch file of ours
 
 
 @pytest.mark.parametrize("user", [{"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, {"ROS_STATIC_PEERS": "10.0.0.1"}])
 def test_the_users_profile_and_peers_are_kept(user: dict[str, str]) -> None:
     before = ros_environment(base=user | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
-    with adopted(before):
-        without_shared_memory()
-        assert dict(os.environ) == before
+    assert without_shared_memory(before) == before
