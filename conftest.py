@@ -9,8 +9,8 @@ import ctypes
 import faulthandler
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -63,16 +63,16 @@ def company(path: Path) -> str:
     return "parallel"
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """End a process that hangs within a library: without Python's lock, the timeout of pytest-timeout never comes."""
-    marker = item.get_closest_marker("timeout")
-    timeout = float(marker.args[0] if marker else item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(timeout + AFTER_TIMEOUT, exit=True, file=_error_output)
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(settings: Any) -> None:
+    """End a process that hangs in a library which holds Python's lock: there the timer of pytest-timeout never runs."""
+    faulthandler.dump_traceback_later(settings.timeout + AFTER_TIMEOUT, exit=True, file=_error_output)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_cancel_timer() -> None:
+    """The test has ended."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_report_header() -> list[str]:

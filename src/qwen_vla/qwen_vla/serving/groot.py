@@ -56,7 +56,8 @@ class GrootListener:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set(zmq.MAXMSGSIZE, self._limits.frame_bytes)
         self._socket.set(zmq.RCVHWM, 1)  # messages queued per client
-        self._running: dict[bytes, asyncio.Task] = {}
+        self._busy: set[bytes] = set()  # clients that wait for a reply
+        self._running: set[asyncio.Task] = set()
         self._receiving: asyncio.Task | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -70,7 +71,7 @@ class GrootListener:
 
     async def stop(self) -> None:
         """Accept no more requests, and finish running ones."""
-        running = list(self._running.values())
+        running = list(self._running)
         if self._receiving is not None:
             self._receiving.cancel()
             running.append(self._receiving)
@@ -83,12 +84,13 @@ class GrootListener:
             client, *parts = await self._socket.recv_multipart()
             if len(parts) != 2 or parts[0]:
                 logger.warning("a message of %d parts is not one of GR00T's protocol", len(parts))
-            elif client in self._running or len(self._running) >= self._limits.clients:
+            elif client in self._busy or len(self._busy) >= self._limits.clients:
                 await self._send(client, {"error": "one request at a time; wait for the reply"}, npy_array)
             else:
+                self._busy.add(client)
                 task = asyncio.create_task(self._serve(client, parts[1]))
-                self._running[client] = task
-                task.add_done_callback(lambda _, client=client: self._running.pop(client))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
 
     async def _serve(self, client: bytes, frame: bytes) -> None:
         encode = _spelling(frame)
@@ -100,6 +102,8 @@ class GrootListener:
         except Exception as error:  # one client's message must not end the service
             logger.exception("a request failed")
             reply = {"error": f"failed with {type(error).__name__}; see the server's log"}
+        finally:
+            self._busy.discard(client)  # before the reply, after which its next request may come at once
         await self._send(client, reply, encode)
 
     async def _send(self, client: bytes, reply: Any, encode: ArrayEncoder) -> None:

@@ -90,6 +90,14 @@ def test_a_state_may_come_in_parts() -> None:
     np.testing.assert_array_equal(first["action"], second["action"])
 
 
+def test_the_next_request_may_come_as_soon_as_the_reply(served) -> None:
+    def use(port: int) -> list:
+        with GrootClient(port) as client:
+            return [client.call("ping")["status"] for _ in range(500)]
+
+    assert with_server(served, use) == ["ok"] * 500
+
+
 def test_the_other_endpoints_answer(served) -> None:
     assert call(served, "ping") == {"status": "ok", "message": "Server is running"}
     assert call(served, "reset", {"options": None}) == {}
