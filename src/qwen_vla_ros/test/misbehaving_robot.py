@@ -117,16 +117,22 @@ class MisbehavingRobot(Peer):
             lambda: (told := self.latest_diagnostics(name)) and problem in told.message, f"diagnostics: {problem}"
         )
 
-    def wait_until_refused(self, reason: Reason, text: str) -> str:
+    def wait_until_refused(self, reason: Reason, text: str, cause: Callable[[], object] = lambda: None) -> str:
         """Send chunks until one is refused for a reason with this text, and let what was held before come to rest.
 
         A chunk that overtakes the cause is accepted, and held.
+
+        Args:
+            reason: of the refusal.
+            text: in its message.
+            cause: called before each chunk; for what passes before a busy machine sends one.
 
         Returns:
             The message of the refusal.
         """
 
         def refused() -> str:
+            cause()
             report = self.verdict(self.send(self.chunk()))
             return report.message if reason in report.reason_codes and text in report.message else ""
 

@@ -33,8 +33,10 @@ def robot(started: MisbehavingRobot) -> MisbehavingRobot:
 
 @pytest.mark.parametrize("wrong", [0.2, 0.8, 1.2])
 def test_a_glitch_is_refused_with_its_publisher_and_believed_again_later(robot, wrong):
-    robot.misbehave(Fault.GLITCH, "elbow", wrong)
-    assert "/widowx_sim" in robot.wait_until_refused(Reason.DOUBTFUL_STATE, "'elbow' jumped by")
+    def glitch() -> None:
+        robot.misbehave(Fault.GLITCH, "elbow", wrong)
+
+    assert "/widowx_sim" in robot.wait_until_refused(Reason.DOUBTFUL_STATE, "'elbow' jumped by", glitch)
     robot.pass_time(0.4)
     robot.have_accepted()
     robot.assert_never_jumped()
