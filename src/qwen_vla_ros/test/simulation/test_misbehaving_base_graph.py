@@ -29,8 +29,10 @@ def base(started: MisbehavingBase) -> MisbehavingBase:
 
 @pytest.mark.parametrize("jump", [0.3, -1.0])
 def test_odometry_that_jumps_is_refused_with_its_publisher_and_believed_again_later(base, jump):
-    base.misbehave(Fault.GLITCH, amount=jump)
-    assert "/mobile_base_sim" in base.wait_until_refused(Reason.DOUBTFUL_STATE, "the base jumped by")
+    def glitch() -> None:
+        base.misbehave(Fault.GLITCH, amount=jump)
+
+    assert "/mobile_base_sim" in base.wait_until_refused(Reason.DOUBTFUL_STATE, "the base jumped by", glitch)
     base.pass_time(0.4)
     base.report(base.have_accepted(), ChunkReport.COMPLETED)
     base.assert_within_limits()
