@@ -55,13 +55,25 @@ def test_a_joint_that_stands_beyond_a_limit_may_stay_and_come_back_but_not_go_th
     """A finger pressed against its stop is measured a little beyond; a controller that is activated holds it there."""
     watching = monitor()
     watching.record(np.array([0.0, 0.0]))
-    watching.continue_from(np.array([0.0, -0.002]), np.array([1]))
+    watching.continue_from(np.array([0.0, -0.002]), np.zeros(2), np.array([1]))
     watching.record(np.array([0.0, -0.002]))
     assert watching.peak().excess <= 0
     watching.record(np.array([0.0, 0.001]))
     watching.record(np.array([0.0, -0.001]))
     peak = watching.peak()
     assert peak.farthest_joint == "finger" and peak.excess == pytest.approx(0.001)
+
+
+def test_a_controller_that_is_activated_on_a_false_measurement_makes_a_step_that_no_command_makes():
+    watching = monitor()
+    watching.record(np.array([0.5, 0.01]))
+    watching.continue_from(np.array([0.5, 0.01]), np.array([0.02, 0.0]), np.array([0]))
+    watching.record(np.array([0.52, 0.01]))
+    peak = watching.peak()
+    assert peak.speed_share == peak.step == 0
+    assert peak.misled == pytest.approx(0.02) and peak.misled_joint == "waist"
+    watching.record(np.array([0.56, 0.01]))  # what comes after it is a command again
+    assert watching.peak().speed_share == pytest.approx(2.0)
 
 
 def test_a_limp_joint_that_is_pushed_beyond_a_limit_was_not_commanded_there():
@@ -77,7 +89,7 @@ def test_a_limp_joint_that_is_pushed_beyond_a_limit_was_not_commanded_there():
 def test_a_reset_ends_what_was_admitted():
     watching = monitor()
     watching.record(np.array([0.0, 0.0]))
-    watching.continue_from(np.array([0.0, -0.002]), np.array([1]))
+    watching.continue_from(np.array([0.0, -0.002]), np.zeros(2), np.array([1]))
     watching.forget_position()
     watching.record(np.array([0.0, -0.002]))
     assert watching.peak().excess == pytest.approx(0.002)

@@ -80,7 +80,8 @@ def test_a_controller_that_is_activated_with_a_false_measurement_makes_a_step(ro
     robot.set_active("arm_controller", True)
     robot.advance(10)
     peak = robot.limits.peak()
-    assert peak.stepping_joint == "waist" and peak.step == pytest.approx(0.02, abs=2e-3) and peak.speed_share > 1.0
+    assert peak.misled_joint == "waist" and peak.misled == pytest.approx(0.02)
+    assert peak.step < 2e-3 and peak.speed_share <= 1.0  # no command made it
 
 
 def test_a_refused_message_moves_nothing(robot):

@@ -25,6 +25,8 @@ class Peak:
         step, stepping_joint: the largest distance between two set points [rad | m], and the joint.
         catch_up, catching_joint: the largest distance that a servo made up at once [rad | m], which had not followed
             while its set points went on, and the joint.
+        misled, misled_joint: the largest distance that a joint was measured beside where it is [rad | m] when its
+            controller was activated, which begins there, and the joint.
     """
 
     speed_share: float
@@ -35,6 +37,8 @@ class Peak:
     stepping_joint: str
     catch_up: float
     catching_joint: str
+    misled: float
+    misled_joint: str
 
 
 class LimitMonitor:
@@ -53,6 +57,7 @@ class LimitMonitor:
         self._excess = np.full(len(joints), -np.inf)
         self._steps = np.zeros(len(joints))
         self._caught_up = np.zeros(len(joints))
+        self._misled = np.zeros(len(joints))
         self._scratch = np.zeros(len(joints))
 
     def forget_position(self) -> None:
@@ -60,15 +65,17 @@ class LimitMonitor:
         self._previous = None
         self._lower, self._upper = (limit.copy() for limit in self._limits)
 
-    def continue_from(self, positions: np.ndarray, columns: np.ndarray) -> None:
-        """Judge the next set points of some joints from where they stand: there a controller begins when activated.
+    def continue_from(self, positions: np.ndarray, offsets: np.ndarray, columns: np.ndarray) -> None:
+        """Judge the next set points of some joints from where they are measured: there an activated controller begins.
 
         Args:
-            positions: of all joints, (joints,) [rad | m].
+            positions: where all joints are, (joints,) [rad | m].
+            offsets: what is added to them in measuring, (joints,) [rad | m]. The way there is no command's.
             columns: which of them, as indices.
         """
         if self._previous is not None:
-            self._previous[columns] = positions[columns]
+            self._previous[columns] = (positions + offsets)[columns]
+        self._misled[columns] = np.maximum(self._misled, np.abs(offsets))[columns]
         self._admit(positions, columns)
 
     def record(self, target: np.ndarray, limp: np.ndarray | None = None, catching_up: np.ndarray | None = None) -> None:
@@ -115,7 +122,7 @@ class LimitMonitor:
     def peak(self) -> Peak:
         """The worst of all recorded set points."""
         found = []
-        for values in (self._shares, self._excess, self._steps, self._caught_up):
+        for values in (self._shares, self._excess, self._steps, self._caught_up, self._misled):
             worst = int(np.argmax(values))
             found += [float(values[worst]), self._joints[worst]]
         return Peak(*found)

@@ -46,6 +46,8 @@ def joint_limits_status(peak: Peak, name: str) -> DiagnosticStatus:
         "stepping joint": peak.stepping_joint,
         "longest catch-up of a servo": f"{peak.catch_up:.6f}",
         "catching-up joint": peak.catching_joint,
+        "longest step to a false measurement": f"{peak.misled:.6f}",
+        "misled joint": peak.misled_joint,
     }
     return _limits_status(name, peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE, values)
 
