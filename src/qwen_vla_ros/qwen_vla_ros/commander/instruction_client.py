@@ -105,6 +105,7 @@ class InstructionClient:
         """
         goal = ExecuteInstruction.Goal(instruction=checked_instruction(instruction), timeout=checked_timeout(timeout))
         self._client.wait(self._action.server_is_ready, f"action server of {self._node}", ANSWER_TIMEOUT)
+        self._client.be_found_by(self._node, ANSWER_TIMEOUT)
         shown = None if show is None else _shown(show)
         sent = self._client.in_turn(lambda: self._action.send_goal_async(goal, feedback_callback=shown))
         what = f"response of {self._node} to the instruction"

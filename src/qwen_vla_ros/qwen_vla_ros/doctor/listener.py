@@ -46,6 +46,7 @@ from qwen_vla_ros.doctor.facts import (
 from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch
 from qwen_vla_ros.ros.names import resolve
 from qwen_vla_ros.ros.publishers import publisher_of
+from qwen_vla_ros.ros.question import Question
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and messages in between may be missed
@@ -108,13 +109,13 @@ class _Listener:
         self._arrivals: dict[str, list[Arrival]] = defaultdict(list)
         self._subscribed: set[str] = set()
         self._clients: dict[tuple[str, str], Any] = {}
-        self._answers: dict[tuple[str, str], Any] = {}
+        self._asked: dict[tuple[str, str], Question] = {}
         self._seen: Any = None
         self._began = self._looked = self._changed = self._last_subscription = time.monotonic()
 
     def listen(self, seconds: float) -> Graph:
         self._wait(lambda: self._is_complete(seconds), DISCOVERY_TIME + seconds + PATIENCE)
-        self._wait(lambda: all(future.done() for future in self._answers.values()), ANSWER_TIMEOUT)
+        self._wait(lambda: None not in self._responses().values(), ANSWER_TIMEOUT)
         listened = time.monotonic() - self._last_subscription
         with self._client.changed:  # only now, to include what was started meanwhile
             return Graph(
@@ -182,16 +183,21 @@ class _Listener:
         }
 
     def _ask(self, topics: dict[str, Topic]) -> None:
-        """Send the requests to every new node, once; responses arrive during the observation."""
+        """Put the questions to every new node; responses arrive during the observation."""
         present = set(self._nodes())
         for (question, name), (kind, service, request) in self._questions(topics).items():
-            if name not in present or (question, name) in self._answers:
+            if name not in present or (question, name) in self._asked:
                 continue
             if (question, name) not in self._clients:
                 self._clients[question, name] = self._client.node.create_client(kind, f"{name}/{service}")
             client = self._clients[question, name]
             if client.service_is_ready():
-                self._answers[question, name] = client.call_async(request)
+                self._asked[question, name] = Question(client, request)
+        self._responses()
+
+    def _responses(self) -> dict[tuple[str, str], Any]:
+        """By question and node; None where there is none yet."""
+        return {asked: question.response() for asked, question in self._asked.items()}
 
     def _questions(self, topics: dict[str, Topic]) -> dict[tuple[str, str], tuple[type, str, Any]]:
         """Return type, name and request of each service, by question and node."""
@@ -212,7 +218,7 @@ class _Listener:
         return questions
 
     def _answered(self, question: str) -> dict[str, Any]:
-        return {node: f.result() for (asked, node), f in self._answers.items() if asked == question and f.done()}
+        return {node: r for (asked, node), r in self._responses().items() if asked == question and r is not None}
 
     def _states(self) -> dict[str, str]:
         silent = {node: "no response" for question, node in self._clients if question == "state"}

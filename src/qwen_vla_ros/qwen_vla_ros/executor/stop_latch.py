@@ -37,7 +37,8 @@ class StopLatch:
     false manually, can release it.
 
     Publishers that cannot be distinguished have the identity b"". They count as one button, which is released only by
-    whoever is alone in the graph, and was not there beside others while it was pressed.
+    whoever is alone in the graph, and was not there beside others while it was pressed: once all of them have left, by
+    a later one.
     """
 
     def __init__(self, required: bool, timeout: float) -> None:
@@ -108,12 +109,21 @@ class StopLatch:
             return self._silent_text(steady_ns)
         if self._pressed:
             nodes = ", ".join(sorted(button.node or "an unknown node" for button in self._pressed.values()))
-            return (
-                f"the emergency stop is still pressed by {nodes}; release it there, or, if that node is gone and "
-                "the button is known to be released, publish false from a new node"
-            )
+            return f"the emergency stop is still pressed by {nodes}; {self._remedy()}"
         self._tripped = False
         return ""
+
+    def _remedy(self) -> str:
+        """How the buttons are released."""
+        if b"" in self._pressed and len(self._pressed[b""].beside) > 1:
+            return (
+                "which of its publishers pressed it cannot be told on this ROS distribution; if every button is known "
+                "to be released, end all nodes that publish it, then publish false from a new one"
+            )
+        return (
+            "release it there, or, if that node is gone and the button is known to be released, publish false from a "
+            "new node"
+        )
 
     def objection(self, steady_ns: int) -> Violation | None:
         """Why nothing may move; None when motion is allowed."""

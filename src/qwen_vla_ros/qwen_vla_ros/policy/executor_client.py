@@ -20,6 +20,7 @@ from qwen_vla_msgs.msg import PolicyIdentity as PolicyIdentityMessage
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.policy.instruction_run import PublishedChunk
 from qwen_vla_ros.ros.chunk_messages import message_from_prediction
+from qwen_vla_ros.ros.question import Question
 
 DISCOVERY = 2.0  # [s] for the executor of a running graph to be found by a node that has just been started
 POLL_PERIOD = 0.02  # [s]
@@ -81,10 +82,9 @@ class ExecutorClient:
         self._ask(limit)
 
     def _ask(self, limit: float) -> None:
-        if self._state.service_is_ready():
-            answer = self._state.call_async(GetState.Request())
-            self._wait_until(answer.done, limit)
-            self._state.remove_pending_request(answer)
+        question = Question(self._state, GetState.Request())
+        self._wait_until(lambda: question.response() is not None, limit)
+        question.close()
 
     def _wait_until(self, is_so: Callable[[], bool], limit: float) -> None:
         idle = threading.Event()

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
-from rclpy.task import Future
 
+from qwen_vla_ros.ros.question import Question
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 ANSWER_TIMEOUT = 30.0  # [s] services and goals are answered in milliseconds on an idle machine
-STATE_TIMEOUT = 2.0  # [s] for a node to respond with its lifecycle state before another request
+STATE_TIMEOUT = 2.0  # [s] for a node to respond with its lifecycle state
 NOT_TOLD = "starting"  # the state of a node that has not told it yet
 
 
@@ -42,7 +41,7 @@ def read_parameters(client: SpinningNode, node: str, names: Sequence[str]) -> di
     """Values of parameters of a running node."""
     service = client.node.create_client(GetParameters, f"{node}/get_parameters")
     try:
-        values = client.call(service, GetParameters.Request(names=list(names)), ANSWER_TIMEOUT).values
+        values = client.query(service, GetParameters.Request(names=list(names)), ANSWER_TIMEOUT).values
     finally:
         client.in_turn(lambda: client.node.destroy_client(service))
     return dict(zip(names, map(parameter_value_to_python, values), strict=True))
@@ -72,27 +71,22 @@ def explain(client: SpinningNode, node: str) -> str:
 
 
 class LifecycleState:
-    """Requests a node's lifecycle state without waiting for the response; requests again when none arrives."""
+    """Requests a node's lifecycle state without waiting for the response."""
 
     def __init__(self, client: SpinningNode, node: str) -> None:
         """Look at a node, of which nothing is known yet."""
         self._spinning, self._node = client, node
         self._client = client.node.create_client(GetState, f"{node}/get_state")
-        self._asked: Future | None = None
-        self._asked_at = 0.0
+        self._question = Question(self._client, GetState.Request())
         self._label = NOT_TOLD
 
     def label(self) -> str:
         """The last known state, as text."""
-        if self._asked is not None and self._asked.done():
-            answer = self._asked.result()
-            self._label = self._label if answer is None else answer.current_state.label
-            self._asked = None
-        overdue = time.monotonic() - self._asked_at > STATE_TIMEOUT
-        if self._client.service_is_ready() and (self._asked is None or overdue):
-            if self._asked is not None:
-                self._client.remove_pending_request(self._asked)
-            self._asked, self._asked_at = self._client.call_async(GetState.Request()), time.monotonic()
+        answer = self._question.response()
+        if answer is not None:
+            self._label = answer.current_state.label
+            self._question.close()
+            self._question = Question(self._client, GetState.Request())
         return self._label
 
     def remedy(self) -> str:

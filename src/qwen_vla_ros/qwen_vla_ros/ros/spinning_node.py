@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+from rcl_interfaces.srv import GetParameters
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -16,6 +18,7 @@ from rclpy.task import Future
 
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import ANY_SIZE, GuardedNode
+from qwen_vla_ros.ros.question import Question
 
 IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback should take
 LARGEST = 1_000_000  # [bytes] of a message of a type not listed below
@@ -117,10 +120,35 @@ class SpinningNode:
         self.wait(future.done, what, timeout)
         return future.result()
 
-    def call(self, client: Any, request: Any, timeout: float) -> Any:
-        """Call a service and return its response."""
+    def call(self, client: Client, request: Any, timeout: float) -> Any:
+        """Call a service, once, and return its response."""
         self.wait(client.service_is_ready, f"service {client.srv_name}", timeout)
+        self.be_found_by(client.srv_name.rpartition("/")[0], timeout)
         return self.result(client.call_async(request), f"response of {client.srv_name}", timeout)
+
+    def query(self, client: Client, request: Any, timeout: float) -> Any:
+        """Call a service that may be called repeatedly, until there is a response, and return it."""
+        self.wait(client.service_is_ready, f"service {client.srv_name}", timeout)
+        question = Question(client, request, lambda _future: self._announce())
+        try:
+            return self.wait(question.response, f"response of {client.srv_name}", timeout)
+        finally:
+            question.close()
+
+    def be_found_by(self, node: str, timeout: float) -> None:
+        """Have a node, given by its full name, answer this one: responses to any earlier client then arrive, too.
+
+        DDS announces endpoints in the order of their creation, and the client that asks is the youngest. Nodes without
+        parameter services are not asked.
+        """
+        service = f"{node}/get_parameters"
+        if all(name != service for name, _types in self.node.get_service_names_and_types()):
+            return
+        client = self.node.create_client(GetParameters, service)
+        try:
+            self.query(client, GetParameters.Request(), timeout)
+        finally:
+            self.in_turn(lambda: self.node.destroy_client(client))
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
         """Have a function called between two callbacks and return its result.

@@ -74,7 +74,9 @@ def test_buttons_that_cannot_be_distinguished_release_nothing_while_there_are_se
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(UNKNOWN, 0)
     latch.release(UNKNOWN, GRAPH, 0)
-    assert "still pressed by /left or /right;" in latch.reset(0)
+    refusal = latch.reset(0)
+    assert "still pressed by /left or /right;" in refusal
+    assert "end all nodes that publish it, then publish false from a new one" in refusal
     latch.release(UNKNOWN, {A: "/left"}, 0)
     assert latch.reset(0), "it may be the other one that was pressed, and has left"
     latch.release(UNKNOWN, {}, 0)
@@ -87,6 +89,7 @@ def test_a_single_button_that_cannot_be_identified_releases_itself():
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(UNKNOWN, 0)
     latch.look({A: "/left"})
+    assert "still pressed by /left; release it there" in latch.reset(0)
     latch.release(UNKNOWN, {A: "/left"}, 0)
     assert latch.reset(0) == ""
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from action_msgs.msg import GoalStatus
+from action_msgs.msg import GoalInfo, GoalStatus
+from action_msgs.srv import CancelGoal
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.task import Future
+from unique_identifier_msgs.msg import UUID
+
+from qwen_vla_ros.ros.question import Question
+
+NO_GOAL = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[255] * 16)))  # asks to cancel what was never sent
 
 
 class ActionGoals:
@@ -22,6 +28,9 @@ class ActionGoals:
         self._node, self._kind = node, kind
         self._name = node.resolve_topic_name(action)
         self._client = ActionClient(node, kind, action)
+        # The youngest client: a server that answers it has found those of the action, too, so no response is lost.
+        self._probe = node.create_client(CancelGoal, f"{action}/_action/cancel_goal")
+        self._question = Question(self._probe, NO_GOAL)
         self._number = 0
         self._destroyed = False
         self._handle: Any = None
@@ -29,10 +38,14 @@ class ActionGoals:
         self._fault = ""
 
     def preflight(self) -> list[str]:
-        """Check that a server of the action is available."""
-        if self._client.server_is_ready():
-            return []
-        return [f"no server of the action {self._name} ({self._kind.__name__}); is it active?"]
+        """Check that a server of the action is available and answers."""
+        if not self._client.server_is_ready():
+            self._question.close()
+            self._question = Question(self._probe, NO_GOAL)
+            return [f"no server of the action {self._name} ({self._kind.__name__}); is it active?"]
+        if self._question.response() is None:
+            return [f"the server of the action {self._name} has not answered yet; is it running?"]
+        return []
 
     def fault(self) -> str:
         """Return why the server rejected or aborted the newest goal."""
@@ -65,6 +78,7 @@ class ActionGoals:
         """Remove the client without waiting for pending responses."""
         self._destroyed = True
         self._client.destroy()
+        self._node.destroy_client(self._probe)
 
     def _on_answer(self, future: Future, number: int) -> None:
         if self._destroyed:
