@@ -127,6 +127,8 @@ def parse_urdf(text: str) -> UrdfTree:
     Raises:
         EmbodimentError: not XML, not a robot, an incomplete element, or not a single tree.
     """
+    if not text.strip():
+        raise EmbodimentError("the URDF is empty; was its file written to the end?")
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
