@@ -33,7 +33,7 @@ format: setup ## Reformat the sources and mend what can be mended automatically
 
 data: export OMP_NUM_THREADS = 1
 data: setup ## Make the data of the tiny training recipes, in out/data/tiny (minutes)
-	@for recipe in config/training/*_tiny.yaml; do $(BIN)/qwen-vla collect $$recipe $(ARGS) || exit; done
+	@for recipe in $$(grep -l '^collect:' config/training/*_tiny.yaml); do $(BIN)/qwen-vla collect $$recipe $(ARGS) || exit; done
 
 benchmark-metaworld: setup ## Measure a policy on Meta-World MT50 by its protocol (ARGS="--policy … --episodes 10")
 	@$(BIN)/python -m benchmarks.public.metaworld evaluate $(ARGS)

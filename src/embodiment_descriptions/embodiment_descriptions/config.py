@@ -17,7 +17,7 @@ from embodiment_descriptions.commands import Command, JointStates, Odometry, che
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
 from embodiment_descriptions.schema import Finite, Name, Positive, Strict, require_unique
-from embodiment_descriptions.yaml_files import parse_yaml
+from embodiment_descriptions.yaml_files import parse_yaml, read_yaml
 
 
 def _tag(value: str) -> str:
@@ -29,6 +29,7 @@ CameraTag = Annotated[str, AfterValidator(_tag)]
 Point = tuple[Finite, Finite, Finite]
 COMPRESSED = "/compressed"
 _SIGNS = ("arms", "base", "cameras", "extends", "robot_tag")  # one of them is in every file about a robot
+_HOW = "docs/how-to/describe_a_robot.md shows one"
 MOST_PROBLEMS = 40  # shown of one file
 
 
@@ -266,16 +267,16 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
     is_path = isinstance(source, Path) or ("\n" not in source and source.endswith((".yaml", ".yml")))
     origin = str(source) if is_path else "the embodiment YAML"
     try:
-        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        data = parse_yaml(text)
+        data = read_yaml(Path(source)) if is_path else parse_yaml(str(source))
     except OSError as error:
         raise EmbodimentError(f"cannot read {origin}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise EmbodimentError(f"{origin} is not valid YAML: {error}") from error
     if isinstance(data, dict) and data.keys().isdisjoint(_SIGNS):
-        raise EmbodimentError(f"{origin} describes no robot: it has none of the keys {', '.join(_SIGNS)}")
+        raise EmbodimentError(f"{origin} describes no robot: it has none of the keys {', '.join(_SIGNS)}; {_HOW}")
     if not isinstance(data, dict):
-        raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
+        kind = "a list" if isinstance(data, list) else reprlib.repr(data)
+        raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {kind}; {_HOW}")
     return origin, data
 
 

@@ -136,7 +136,13 @@ class _Arguments(dict[str, str]):
 
 def _reason(error: Exception) -> str:
     """What went wrong; an XacroException may have its message only in the exception that it wraps."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, UnicodeError):  # of which the arguments are the whole file
+        return str(error)
     inner = getattr(error, "exc", None)
+    if isinstance(inner, OSError):
+        return _reason(inner)
     parts = [str(part) for part in error.args if part and str(inner) not in str(part)] + ([str(inner)] if inner else [])
     return ": ".join(dict.fromkeys(parts)) or type(error).__name__
 
@@ -146,5 +152,7 @@ def _remedy(error: Exception) -> str:
     no_packages = ("AMENT_PREFIX_PATH", "not found, searching", "No module named 'ament_index_python'")
     if any(said in text for said in no_packages):
         return "; source the ROS workspace that holds the package, or expand it there: xacro FILE > my_robot.urdf"
+    if isinstance(error, UnicodeError):
+        return "; save it as UTF-8"
     undefined = re.match(r"Undefined substitution argument:? (\S+)", text)
     return f"; give it a value: {undefined[1]}:=..." if undefined else ""

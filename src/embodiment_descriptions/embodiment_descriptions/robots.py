@@ -78,9 +78,9 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
         EmbodimentError: unknown robot, or not the path of a YAML.
         ResourceError: the file does not exist.
     """
-    if not is_path(robot):
-        return _file_of_suite(str(robot), hardware)
     path = Path(robot).expanduser()
+    if not is_path(robot) and (str(robot) in known_robots() or not path.exists()):
+        return _file_of_suite(str(robot), hardware)
     if path.suffix not in YAML:
         raise EmbodimentError(f"{path} is not the path of an embodiment YAML; known robots: {_known()}; {REMEDY}")
     if path.is_dir():

@@ -89,6 +89,15 @@ class UrdfTree:
         """List the joints whose parent is this link, in document order."""
         return self._below.get(link, [])
 
+    def behind(self, link: str) -> list[UrdfJoint]:
+        """List all joints behind a link, the nearest first."""
+        links, behind = [link], []
+        for nearer in links:  # grows
+            joints = self.below(nearer)
+            behind += joints
+            links += [joint.child for joint in joints]
+        return behind
+
     def followed(self, name: str) -> Mimic:
         """Resolve what a joint follows in the end: one that moves by itself, or with factor 0 the joint itself."""
         joint, factor, offset = self.joints[name], 1.0, 0.0
@@ -118,6 +127,8 @@ def parse_urdf(text: str) -> UrdfTree:
     Raises:
         EmbodimentError: not XML, not a robot, an incomplete element, or not a single tree.
     """
+    if not text.strip():
+        raise EmbodimentError("the URDF is empty; was its file written to the end?")
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

@@ -2,6 +2,7 @@
 """Reads YAML written by others: no tags, no duplicate keys, no anchors that repeat themselves without end."""
 
 from collections import Counter
+from pathlib import Path
 
 import yaml
 from yaml.composer import ComposerError
@@ -41,6 +42,22 @@ class CheckedLoader(yaml.SafeLoader):
                 None, None, f"key {', '.join(duplicates)} is given more than once", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> object:
+    """Parse a YAML file.
+
+    Raises:
+        OSError: it cannot be read.
+        yaml.YAMLError: it is not UTF-8, not YAML, not of this kind, or empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise yaml.YAMLError(f"{error}; save it as UTF-8") from error
+    if (content := parse_yaml(text)) is None:
+        raise yaml.YAMLError("it is empty")
+    return content
 
 
 def parse_yaml(text: str) -> object:

@@ -12,7 +12,7 @@ from embodiment_descriptions.urdf import parse_urdf
 
 URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     "malformed": (lambda t: t.replace("</robot>", ""), "not well-formed XML, line 1"),
-    "empty": (lambda t: "", "not well-formed XML"),
+    "empty": (lambda t: "", "the URDF is empty; was its file written"),
     "not a robot": (lambda t: "<sdf/>", "<robot> as its root element; this document has <sdf>"),
     "nameless": (lambda t: t.replace(' name="small"', ""), "<robot> element has no name"),
     "no links": (lambda t: '<robot name="small"/>', "has no links"),
@@ -176,6 +176,28 @@ def test_wrong_yaml(fault: str, small: tuple[str, dict]) -> None:
 def test_text_that_is_not_a_configuration(text: str, message: str, small: tuple[str, dict]) -> None:
     with pytest.raises(EmbodimentError, match=message):
         Embodiment.from_urdf(small[0], text)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "mine.yaml is not valid YAML: it is empty$"),
+        (b"# only a comment\n", "mine.yaml is not valid YAML: it is empty$"),
+        (b"name: caf\xe9\n", "mine.yaml is not valid YAML: .* 0xe9 .*; save it as UTF-8$"),
+        (b"- a\n", "mine.yaml must be a mapping of keys .*, not a list; docs/how-to/describe_a_robot.md shows one$"),
+        (b"stage: sft\n", "mine.yaml describes no robot: .*; docs/how-to/describe_a_robot.md shows one$"),
+    ],
+)
+def test_a_file_that_is_no_configuration(content: bytes, message: str, small: tuple[str, dict], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(EmbodimentError, match=message):
+        Embodiment.from_urdf(small[0], tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_urdf_is_called_empty(text: str) -> None:
+    with pytest.raises(EmbodimentError, match="the URDF is empty; was its file written to the end?"):
+        Embodiment.from_urdf(text)
 
 
 def test_yaml_file_missing(small: tuple[str, dict], tmp_path: Path) -> None:

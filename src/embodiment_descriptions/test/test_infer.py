@@ -92,6 +92,70 @@ def test_a_dexterous_hand_is_no_gripper(robot, joint) -> None:
     assert Embodiment.from_urdf(e.urdf, guessed_yaml(e)) == e.model_copy(update={"inferred": ()})
 
 
+DIGITS = ("thumb", "index", "middle", "ring", "pinky")
+
+
+def forearm_and_hand(joint, wrist: str, digits: tuple[str, ...] = DIGITS) -> tuple[list[str], list[str]]:
+    """Links and joints of two arm joints, a wrist, and on its palm fingers whose outer joint follows the inner one."""
+    links, joints = ["base", "a", "b", "wrist", "palm"], [joint("j1", "base", "a"), joint("j2", "a", "b")]
+    joints += [joint(wrist, "b", "wrist"), joint("mount", "wrist", "palm", "fixed", None)]
+    for digit in digits:
+        inner, outer = f"L_{digit}_proximal", f"L_{digit}_distal"
+        links += [inner, outer]
+        joints += [joint(f"{inner}_joint", "palm", inner)]
+        joints += [joint(f"{outer}_joint", inner, outer, mimic=f"{inner}_joint")]
+    return links, joints
+
+
+@pytest.mark.parametrize("wrist", ["left_hand_joint", "left_wrist_yaw_joint", "gripper_roll", "claw_yaw"])
+def test_a_joint_that_carries_several_fingers_is_a_wrist(robot, joint, wrist: str) -> None:
+    """However it is called; and beside a thumb, other joints of the palm do not make the arm longer."""
+    (arm,) = Embodiment.from_urdf(robot("r", *forearm_and_hand(joint, wrist))).arms
+    assert arm.joints == ("j1", "j2", wrist) and arm.tip_link == "palm"
+    assert arm.hand == tuple(f"L_{digit}_proximal_joint" for digit in DIGITS)
+
+
+def test_the_wrist_of_a_gripper_may_be_named_after_it(robot, joint) -> None:
+    slide = {"lower": 0, "upper": 0.04, "velocity": 0.2, "effort": 9}
+    joints = [joint("j1", "base", "a"), joint("j2", "a", "b"), joint("gripper_yaw", "b", "c")]
+    joints += [joint("left_jaw", "c", "left", "prismatic", slide)]
+    joints += [joint("right_jaw", "c", "right", "prismatic", slide, mimic="left_jaw")]
+    (arm,) = Embodiment.from_urdf(robot("r", ["base", "a", "b", "c", "left", "right"], joints)).arms
+    assert arm.joints == ("j1", "j2", "gripper_yaw") and arm.gripper.joint == "left_jaw"
+
+
+def test_a_finger_with_a_linkage_that_follows_it_is_no_wrist(robot, joint) -> None:
+    joints = [joint("j1", "base", "a"), joint("j2", "a", "b"), joint("finger_joint", "b", "outer")]
+    joints += [joint(f"{name}_joint", "outer", name, mimic="finger_joint") for name in ("inner", "pad")]
+    (arm,) = Embodiment.from_urdf(robot("r", ["base", "a", "b", "outer", "inner", "pad"], joints)).arms
+    assert arm.joints == ("j1", "j2") and arm.gripper.joint == "finger_joint"
+
+
+def test_the_arch_of_a_palm_is_no_wrist(robot, joint) -> None:
+    """It carries two fingers, but stands beside others."""
+    links, joints = forearm_and_hand(joint, "wrist_roll", ("thumb", "index", "middle"))
+    joints += [joint("hand_arch", "palm", "arch"), joint("ring", "arch", "r"), joint("pinky", "arch", "p")]
+    (arm,) = Embodiment.from_urdf(robot("r", [*links, "arch", "r", "p"], joints)).arms
+    assert arm.joints == ("j1", "j2", "wrist_roll") and {"hand_arch", "ring", "pinky"} < set(arm.hand)
+
+
+def test_a_jaw_of_the_face_makes_no_fingers_of_arms_and_wheels(robot, joint) -> None:
+    """Few of the chains that leave the torso are named as fingers."""
+    joints = [
+        joint(f"{side}_{n}", "base" if n == 0 else f"{side}_{n}", f"{side}_{n + 1}") for side in "pq" for n in (0, 1, 2)
+    ]
+    joints += [joint("jaw", "base", "chin"), joint("wheel", "base", "w", "continuous", None)]
+    links = ["base", "chin", "w", *(f"{side}_{n}" for side in "pq" for n in (1, 2, 3))]
+    e = Embodiment.from_urdf(robot("r", links, joints))
+    assert [len(arm.joints) for arm in e.arms] == [3, 3] and "wheels: wheel: no arm" in e.inferred
+
+
+def test_a_hand_without_an_arm_is_said_to_have_fingers_only(robot, joint) -> None:
+    joints = [joint(f"{digit}_joint", "palm", digit) for digit in DIGITS]
+    with pytest.raises(EmbodimentError, match=r"for an arm \(fingers: thumb_joint, index_joint, .*; give a YAML"):
+        Embodiment.from_urdf(robot("hand", ["palm", *DIGITS], joints))
+
+
 def test_propellers_are_no_arms(robot, joint) -> None:
     joints = [joint(f"rotor_{n}_joint", "base", f"rotor_{n}", "continuous", None) for n in range(4)]
     with pytest.raises(EmbodimentError, match=r"for an arm \(propellers: rotor_0_joint; rotor_1_joint; .*give a YAML"):

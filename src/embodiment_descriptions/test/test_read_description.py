@@ -77,3 +77,18 @@ def test_what_a_xacro_lacks_is_named_with_the_way_out(tmp_path: Path, inside: st
     file.write_text(XACRO.format(inside))
     with pytest.raises(EmbodimentError, match=f"cannot expand .*r.urdf.xacro: .*{said}"):
         read_description(file)
+
+
+def test_a_xacro_that_is_no_text_is_refused_without_its_bytes(tmp_path: Path) -> None:
+    xacro = tmp_path / "r.urdf.xacro"
+    xacro.write_bytes(b"\xca" * 10_000)
+    with pytest.raises(EmbodimentError, match="cannot expand .*r.urdf.xacro: .* 0xca .*; save it as UTF-8$") as error:
+        read_description(xacro)
+    assert len(str(error.value)) < 300 + len(str(xacro))
+
+
+def test_a_xacro_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    folder = tmp_path / "r.urdf.xacro"
+    folder.mkdir()
+    with pytest.raises(EmbodimentError, match=r"^cannot expand (\S+): \S+r\.urdf\.xacro: Is a directory$"):
+        read_description(folder)

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import tyro
 
 from qwen_vla.benchmark_options import BenchmarkOptions
+from qwen_vla.command_errors import in_one_line, refuse_empty_lists, refuse_unknown
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.convert_options import ConvertOptions
+from qwen_vla.error_text import as_line
 from qwen_vla.evaluation.options import EvaluateOptions
-from qwen_vla.option_ranges import Range, RateHz, check_ranges
+from qwen_vla.option_ranges import Count, Range, RateHz, check_ranges
 from qwen_vla.serving.command import Serve
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Collect(Collection):
     """Task suite, e.g. widowx; a recipe; or `motions`: synthetic arm motions with instructions, without images."""
     out: Path | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  # checked by `_folder`
     """Folder of the dataset; a recipe names its own."""
-    workers: int = CORES
+    workers: Count = CORES
     """Parallel simulators."""
     robot: str = "widowx"
     """For `motions`: name of a robot of the suite, or path of an embodiment YAML or a URDF."""
@@ -134,11 +136,9 @@ class Collect(Collection):
 
     def _recipe(self) -> dict:
         from qwen_vla.training.recipe_data import collect_data
-        from qwen_vla.training.recipe_files import load_recipe
 
         self._refuse_options_but({"workers"}, "a recipe")
-        recipe = load_recipe(Path(self.suite))
-        return {"recipe": recipe.name, "collected": collect_data(recipe, self.workers)}
+        return collect_data(Path(self.suite), self.workers)
 
     def _motions(self) -> dict:
         from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
@@ -455,8 +455,7 @@ def _added_commands() -> dict[str, type]:
 
 def _choice(name: str, command: type) -> Any:
     """The command for tyro's list of sub-commands, with its first paragraph only; its own help has the full text."""
-    chosen = name in sys.argv[1:2]
-    description = None if chosen else (command.__doc__ or "").split("\n\n")[0]
+    description = (command.__doc__ or "").split("\n\n")[0]
     return Annotated[_readable(command), tyro.conf.subcommand(name, description=description)]
 
 
@@ -482,11 +481,18 @@ def _default_hint(default: str) -> str:
 
 def parse(arguments: Sequence[str] | None = None) -> Any:
     """The command selected by the arguments (those of the process when None); ends the process after --help."""
-    choices = [_choice(name, command) for name, command in _commands().items()]
+    given, commands = list(sys.argv[1:] if arguments is None else arguments), _commands()
+    name, *rest = given or [""]
+    if name in commands:
+        refuse_empty_lists(commands[name], rest)
+    elif name and not name.startswith("-"):
+        refuse_unknown(name, list(commands))
     config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    return tyro.cli(
-        functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION, args=arguments, config=config
-    )
+    with in_one_line():
+        if name not in commands:
+            choices = functools.reduce(operator.or_, (_choice(name, command) for name, command in commands.items()))
+            return tyro.cli(choices, prog="qwen-vla", description=DESCRIPTION, args=given, config=config)
+        return tyro.cli(_readable(commands[name]), prog=f"qwen-vla {name}", args=rest, config=config)
 
 
 def _with_home(command: Any) -> Any:
@@ -521,8 +527,7 @@ def main() -> None:
     except (ValueError, OSError, KeyError, RuntimeError, ArithmeticError) as error:
         if os.environ.get("QWEN_VLA_TRACEBACK"):
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"qwen-vla: {message}")
+        sys.exit(f"qwen-vla: {as_line(error)}")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,12 @@ def read_json(path: Path, model: type[Content] | Any = dict[str, Any], remedy: s
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or not of that type; all fields at fault are named.
+        ValueError: it is a folder, not JSON, or not of that type; all fields at fault are named.
     """
     end = f"; {remedy}" if remedy else ""
-    if not path.is_file():
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a file{end}")
+    if not path.exists():
         raise FileNotFoundError(f"{path} is missing{end}")
     if (size := path.stat().st_size) > LARGEST:
         raise ValueError(f"{path} has {size / 1e6:.0f} MB; such a file has less than {LARGEST / 1e6:.0f} MB{end}")

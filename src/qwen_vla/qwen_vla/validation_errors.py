@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,17 +13,29 @@ from pydantic import ValidationError
 MOST = 5  # problems are shown
 
 
-def as_text(error: ValidationError, whole: str) -> str:
-    """The first problems, each with its field; ``whole``: name for the file as a whole."""
+def as_text(error: ValidationError, whole: str, known: Collection[str] = ()) -> str:
+    """The first problems, each with its field.
+
+    Args:
+        error: of pydantic.
+        whole: name for the file as a whole.
+        known: names of fields, one of which an unknown one may have meant.
+    """
     problems = error.errors()
-    texts = [_problem_as_text(problem, whole) for problem in problems[:MOST]]
+    texts = [_problem_as_text(problem, whole, known) for problem in problems[:MOST]]
     return "; ".join(texts) + (f"; and {len(problems) - MOST} more" if len(problems) > MOST else "")
 
 
-def _problem_as_text(problem: Mapping[str, Any], whole: str) -> str:
+def meant(name: str, known: Collection[str]) -> str:
+    """The known name that was probably meant, for the end of an error message; empty if none is close."""
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _problem_as_text(problem: Mapping[str, Any], whole: str, known: Collection[str]) -> str:
     field = ".".join(printable(str(part)) for part in problem["loc"]) or whole
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{field}: unknown field"
+        return f"{field}: unknown field{meant(str(problem['loc'][-1]), known)}"
     if problem["type"] == "missing":
         return f"{field}: missing"
     if problem["type"] == "json_invalid":

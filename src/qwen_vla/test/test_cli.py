@@ -92,6 +92,7 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             r"robbie\.yaml: no such embodiment YAML .*: aloha",
         ),
         (["describe", "folder.urdf"], "cannot read folder.urdf: Is a directory"),
+        (["describe", "folder"], "folder is not the path of an embodiment YAML; known robots: .*; for your own robot"),
         (["describe", "folder.yaml"], "folder.yaml is a folder; give the path of the embodiment YAML in it"),
         (["describe", "widowx", "--config", "mine.yaml"], "--config requires the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
@@ -100,10 +101,14 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             ["collect", "motions", "--out", "nowhere", "--robot", "arm.yaml"],
             r"arm\.yaml: no such",
         ),
-        (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not apply to motions"),
         (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not apply to a suite"),
         (["collect", "widowx_pick"], "--out is missing; name the folder of the dataset"),
+        (
+            ["collect", "widowx_pick", "--out", "new", "--takeover-from", "nowhere"],
+            r"no checkpoint directory at nowhere \(relative to .*\); check the path",
+        ),
+        (["report", "folder.yaml"], "folder.yaml is a folder, not a file; give a result of `qwen-vla evaluate --json`"),
         (["collect", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not apply to a recipe"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
@@ -117,12 +122,13 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         (["evaluate", "widowx_pick", "--policy", "nowhere", "--workers", "0"], "workers must be at least 1"),
         (["serve", "--robot", "widowx", "--host", "nohost.invalid"], r"cannot listen on nohost\.invalid:8000: "),
         (["serve", "--robot", "widowx", "--port", "8123", "--groot-port", "8123"], "port 8123 is given for two"),
+        (["serve", "--robot", "widowx", "--camera-names", "=ego"], "--camera-names must be NAME=TAG, .* got '=ego'"),
         (["serve", "--robot", "widowx", "--port", "0", "--device", "abacus"], "device 'abacus' is unknown; choose cpu"),
         (["benchmark", "--device", "abacus"], "device 'abacus' is unknown; choose cpu"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):
-    folders = [tmp_path / name for name in ("folder.urdf", "folder.yaml")]
+    folders = [tmp_path / name for name in ("folder", "folder.urdf", "folder.yaml")]
     for folder in folders:
         folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -141,6 +147,10 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, mes
         (["serve", "--robot", "widowx", "--frame-mb", "nan"], "--frame-mb nan: it must be 0.01 to 4096"),
         (["train", "mine.yaml", "--batch-size", "-1"], "--batch-size -1: it must be at least 1"),
         (["train", "mine.yaml", "--max-steps", "0"], "--max-steps 0: it must be at least 1"),
+        (["collect", "widowx_pick", "--out", "o", "--episodes", "0"], "--episodes 0: it must be at least 1"),
+        (["collect", "motions", "--out", "o", "--episodes", "0"], "--episodes 0: it must be at least 1"),
+        (["collect", "motions", "--out", "o", "--seed", "-5"], "--seed -5: it must be at least 0"),
+        (["collect", "mine.yaml", "--workers", "0"], "--workers 0: it must be at least 1"),
         (["collect", "motions", "--out", "o", "--rate-hz", "-1"], "--rate-hz -1.0: it must be 0.01 to 1000"),
         (["benchmark", "--repeats", "0"], "--repeats 0: it must be at least 1"),
         (["benchmark", "--images", "9"], "--images 9: it must be 0 to 4"),
@@ -243,9 +253,39 @@ def test_errors_reach_the_shell_as_exit_code_1_without_traceback(tmp_path):
     assert done.stderr.startswith("qwen-vla: mine.yaml: no such recipe; ") and done.stderr.count("\n") == 1
 
 
-def test_wrong_options_exit_with_2(monkeypatch, capsys):
-    assert run(monkeypatch, "collect", "widowx_pick", "--colour", "red") == 2
-    assert "--colour" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"Expected one of \{describe, .*view\}; .* qwen-vla --help"),
+        (["trian", "mine.yaml"], "unknown command 'trian'; did you mean train\\? All commands: describe, collect, .*"),
+        (["--versoin"], "Unrecognized options: --versoin; .*"),
+        (["describe"], "Missing from qwen-vla describe: ROBOT Name of a robot .* qwen-vla describe --help"),
+        (
+            ["describe", "widowx", "--hardware", "toy"],
+            "invalid choice 'toy' for argument '--hardware'. Expected .*'mock'.*",
+        ),
+        (
+            ["collect", "widowx", "--oot", "data"],
+            "Unrecognized options: --oot, data; .* --out PATH Folder of the dataset.*",
+        ),
+        (["collect", "widowx", "--out"], "Missing value for argument '--out'.* qwen-vla collect --help"),
+        (["collect", "widowx", "--seed", "1.5"], "Error parsing --seed: .*'1.5'; .* --seed INT Seed of the first .*"),
+        (
+            ["report", "--train-logs"],
+            "--train-logs is given without a value; add one or more after it, or omit the option",
+        ),
+        (["report", "--train-logs", "--overwrite"], "--train-logs is given without a value; .*"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_with_exit_code_2(monkeypatch, capsys, arguments, message):
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr()
+    assert re.fullmatch(f"qwen-vla: {message}\n", said.err) and not said.out
+
+
+def test_only_options_of_the_same_command_are_suggested(monkeypatch, capsys):
+    assert run(monkeypatch, "collect", "widowx", "--port", "8000") == 2
+    assert "openpi" not in capsys.readouterr().err
 
 
 def test_a_traceback_can_be_asked_for(monkeypatch):

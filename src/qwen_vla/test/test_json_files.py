@@ -44,3 +44,5 @@ def test_what_is_right_is_read_as_its_type(tmp_path):
     assert read_json(file)["of_a_later_version"] == 1
     with pytest.raises(FileNotFoundError, match="gone.json is missing; write it again"):
         read_json(tmp_path / "gone.json", Robot, "write it again")
+    with pytest.raises(ValueError, match=" is a folder, not a file; write it again"):
+        read_json(tmp_path, Robot, "write it again")

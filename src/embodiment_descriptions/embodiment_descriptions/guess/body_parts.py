@@ -28,6 +28,7 @@ _WORDS = {
 }
 _FINGER = re.compile(r"finger|gripper|knuckle|jaw|claw|thumb|hand", re.IGNORECASE)
 _FINGER_LINK = re.compile(r"finger|fngr|knuckle|jaw|claw|thumb", re.IGNORECASE)  # a wrist may move a "hand_link"
+_DIGITS = {"thumb", "index", "middle", "ring", "little", "pinky"}  # a gripper's fingers have no such names
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and of camelCase
 
 
@@ -42,6 +43,11 @@ def part_of(chain: Sequence[UrdfJoint]) -> Part | None:
 def is_finger(joint: UrdfJoint) -> bool:
     """Whether a joint's name, or that of the link that it moves, is that of a finger."""
     return bool(_FINGER.search(joint.name) or _FINGER_LINK.search(joint.child))
+
+
+def is_digit(joint: UrdfJoint) -> bool:
+    """Whether a joint's name is that of one of the five fingers of a hand."""
+    return bool(_DIGITS & words(joint.name))
 
 
 def words(name: str) -> set[str]:

@@ -5,13 +5,12 @@ import re
 from dataclasses import dataclass
 
 from embodiment_descriptions.config import Gripper
-from embodiment_descriptions.guess.body_parts import words
+from embodiment_descriptions.guess.body_parts import is_digit, is_finger
 from embodiment_descriptions.guess.fingers import open_and_closed
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
 
 _TIP = re.compile(r"tcp|tool|ee_|_ee|eef|grasp|gripper|hand|tip|flange", re.IGNORECASE)
 _CAMERA = re.compile(r"cam|optical|lens|sensor", re.IGNORECASE)
-_OF_A_HAND = {"thumb", "index", "middle", "ring", "little", "pinky"}  # a gripper's fingers have no such names
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,14 @@ def end_effector(tree: UrdfTree, urdf: str, link: str, tip: str) -> EndEffector:
         link: the one that the last joint of the arm moves.
         tip: the grasp point.
     """
-    behind = [joint for joint in _joints_behind(tree, link) if joint.movable]
+    behind = [joint for joint in tree.behind(link) if joint.movable]
     hand = tuple(joint.name for joint in behind)
-    if any(_OF_A_HAND & words(name) for name in hand):
+    if any(map(is_digit, behind)):
         return EndEffector(None, hand, f"hand: {', '.join(hand)}; a channel each, in control_mode joint_position")
     limited = [joint for joint in behind if joint.range is not None]
     if not limited:
         return EndEffector(None, (), "gripper: none found behind the arm")
-    gripper, how = _gripper(tree, urdf, min(limited, key=lambda joint: joint.type != "prismatic"), tip)
+    gripper, how = _gripper(tree, urdf, min(limited, key=_rank), tip)
     note = f"gripper: {gripper.joint}, closed at {gripper.closed:g}, open at {gripper.open:g}; {how}"
     return EndEffector(gripper, (), note)
 
@@ -56,14 +55,9 @@ def grasp_point(tree: UrdfTree, link: str) -> str:
     return best
 
 
-def _joints_behind(tree: UrdfTree, link: str) -> list[UrdfJoint]:
-    behind: list[UrdfJoint] = []
-    links = [link]
-    while links:
-        joints = tree.below(links.pop(0))
-        behind += joints
-        links += [joint.child for joint in joints]
-    return behind
+def _rank(joint: UrdfJoint) -> tuple[bool, bool]:
+    """The less, the likelier a joint opens the gripper."""
+    return not is_finger(joint), joint.type != "prismatic"
 
 
 def _gripper(tree: UrdfTree, urdf: str, joint: UrdfJoint, tip: str) -> tuple[Gripper, str]:

@@ -8,8 +8,9 @@ from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand, Odometry
 from embodiment_descriptions.config import Arm, Base, BaseLimits, Camera, EmbodimentConfig, Safety
 from embodiment_descriptions.errors import EmbodimentError
-from embodiment_descriptions.guess.body_parts import Part, is_finger, part_of, words
+from embodiment_descriptions.guess.body_parts import Part, part_of, words
 from embodiment_descriptions.guess.end_effectors import end_effector, grasp_point
+from embodiment_descriptions.guess.finger_joints import finger_joints
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
 
 _SIDES = {"left": {"l", "larm"}, "right": {"r", "rarm"}}
@@ -51,7 +52,8 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
         return _arms(tree, urdf, _without_torso(arms), others)
     if others[Part.WHEELS]:
         return _base(tree, others)
-    fingers = [joint for joint in tree.joints.values() if joint.movable and is_finger(joint)]
+    names = finger_joints(tree)
+    fingers = [joint for name, joint in tree.joints.items() if name in names]
     seen = "".join(f" ({line})" for line in [*_left_out(others), *([f"fingers: {_names(fingers)}"] if fingers else [])])
     raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
 
@@ -190,11 +192,12 @@ def _chains(tree: UrdfTree) -> list[Chain]:
     Each is the first unbroken run of them from the root to a leaf; fixed joints do not break a run, fingers do.
     """
     found: dict[tuple[str, ...], Chain] = {}
+    fingers = finger_joints(tree)
     open_ends: list[tuple[str, Chain]] = [(tree.root, [])]
     while open_ends:
         link, run = open_ends.pop()
         below = tree.below(link)
-        ways = [(joint, _is_of_arm(tree, joint, run)) for joint in below]
+        ways = [(joint, _is_of_arm(tree, joint, run, fingers)) for joint in below]
         if run and (not below or any(not of_arm and not _is_passed(joint, run) for joint, of_arm in ways)):
             found[tuple(joint.name for joint in run)] = run
         for joint, of_arm in reversed(ways):
@@ -205,25 +208,20 @@ def _chains(tree: UrdfTree) -> list[Chain]:
     return sorted(found.values(), key=len, reverse=True)
 
 
-def _is_of_arm(tree: UrdfTree, joint: UrdfJoint, run: Chain) -> bool:
+def _is_of_arm(tree: UrdfTree, joint: UrdfJoint, run: Chain, fingers: frozenset[str]) -> bool:
     """Whether a joint continues a chain: it turns, or slides between two that turn, as in a SCARA arm."""
-    if not joint.movable or is_finger(joint):
+    if not joint.movable or joint.name in fingers:
         return False
-    return _turns(joint) or (bool(run) and _turns_behind(tree, joint))
+    return _turns(joint) or (bool(run) and _turns_behind(tree, joint, fingers))
 
 
 def _turns(joint: UrdfJoint) -> bool:
     return joint.type in ("revolute", "continuous")
 
 
-def _turns_behind(tree: UrdfTree, joint: UrdfJoint) -> bool:
-    links = [joint.child]
-    while links:
-        below = tree.below(links.pop())
-        if any(other.movable and _turns(other) and not is_finger(other) for other in below):
-            return True
-        links += [other.child for other in below]
-    return False
+def _turns_behind(tree: UrdfTree, joint: UrdfJoint, fingers: frozenset[str]) -> bool:
+    behind = tree.behind(joint.child)
+    return any(other.movable and _turns(other) and other.name not in fingers for other in behind)
 
 
 def _is_passed(joint: UrdfJoint, run: Chain) -> bool:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from functools import partial
@@ -19,6 +18,7 @@ from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.robot.range_checks import ranges_of
+from qwen_vla.json_files import read_json
 from qwen_vla.output_files import free_bytes, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
@@ -92,7 +92,7 @@ def _finalize(collection: Collection, suite: Suite, last: int) -> None:
 
 
 def _summary(collection: Collection, refusals: Counter[str]) -> dict:
-    info = json.loads(_info_path(collection).read_text())
+    info = read_json(_info_path(collection), remedy="remove it, and run the same command again")
     summary = {
         "out": str(collection.out),
         "asked": collection.episodes,

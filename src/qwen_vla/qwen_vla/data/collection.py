@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from qwen_vla.option_ranges import Count, Range
 from qwen_vla.seeds import FIRST_TRAINING_SEED, require_split
 
 EPISODES_PER_SHARD = 50
@@ -28,9 +29,9 @@ class Collection:
     """Task suite, e.g. widowx."""
     out: Path
     """Folder of the dataset."""
-    episodes: int = 100
+    episodes: Count = 100
     """Number of scenes; failed demonstrations are dropped and counted."""
-    seed: int = FIRST_TRAINING_SEED
+    seed: Annotated[int, Range(0)] = FIRST_TRAINING_SEED
     """Seed of the first scene; seeds below a million are validation and test scenes, and refused."""
     kind: Kind = "demonstrations"
     """Whole demonstrations, or single labeled frames for vision-language pretraining."""

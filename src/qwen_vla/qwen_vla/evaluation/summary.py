@@ -158,7 +158,7 @@ def mean_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
 
 def read_summary(path: Path) -> dict:
     """The result of `qwen-vla evaluate --json`; ValueError names the file if it is missing or invalid."""
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist; `qwen-vla evaluate SUITE --json {path}` writes such a file")
     remedy = "give a result of `qwen-vla evaluate --json`"
     return read_json(path, ResultFile, remedy).model_dump(mode="json", exclude_unset=True)

@@ -69,7 +69,7 @@ class Serve:
         key = self.api_key or os.environ.get("QWEN_VLA_API_KEY", "")
         limits = Limits(int(self.frame_mb * 2**20), self.clients)
         names = {given: tag for given, _, tag in (name.partition("=") for name in self.camera_names)}
-        if wrong := [name for name in self.camera_names if not name.partition("=")[2]]:
+        if wrong := [name for name in self.camera_names if not all(name.partition("="))]:
             raise ValueError(f"--camera-names must be NAME=TAG, for example front=ego; got {wrong[0]!r}")
         ports = (self.port, self.vla_eval_port, self.groot_port)
         options = ServeOptions(self.host, *ports, key, self.largest_batch, names, limits)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from qwen_vla.data.robot.robot_dataset import HUB
 from qwen_vla.data.sources import AnyData
+from qwen_vla.model.checkpoint.config_file import ConfigFile
+from qwen_vla.validation_errors import as_text, meant
 
 CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories
 
@@ -245,9 +248,7 @@ class Recipe(Strict):
     def _start_problems(self):
         if self.backbone and self.init_from:
             yield "backbone and init_from are alternatives; give one"
-        unknown = sorted(set(self.model) - _config_fields())
-        if unknown:
-            yield f"model.{unknown[0]}: unknown field in QwenVLAConfig"
+        yield from _config_problems(self.model)
 
     def _training_problems(self):
         if {"backbone", "expert"} <= self.frozen:
@@ -270,7 +271,14 @@ class Recipe(Strict):
             yield "losses.balance gradient_magnitude needs a trained backbone"
 
 
-def _config_fields() -> set[str]:
-    from qwen_vla.model.configuration import QwenVLAConfig
-
-    return set(QwenVLAConfig.__annotations__) - {"vlm_config", "expert_config"}
+def _config_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with fields of `QwenVLAConfig`, by the types that they have in a checkpoint's file."""
+    fields = {name: field for name, field in ConfigFile.model_fields.items() if not name.endswith("_config")}
+    for name, value in values.items():
+        if name not in fields:
+            yield f"model.{name}: unknown field in QwenVLAConfig{meant(name, fields)}"
+            continue
+        try:
+            TypeAdapter(Annotated[fields[name].annotation, fields[name]]).validate_python(value)
+        except ValidationError as error:
+            yield f"model.{as_text(error, name)}"

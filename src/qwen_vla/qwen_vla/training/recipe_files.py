@@ -9,9 +9,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
-from embodiment_descriptions.yaml_files import parse_yaml
+from embodiment_descriptions.errors import EmbodimentError, ResourceError
+from embodiment_descriptions.robots import embodiment_file
+from embodiment_descriptions.yaml_files import read_yaml
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.sources import AnyData
+from qwen_vla.model.checkpoint.files import check_checkpoint
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.validation_errors import as_text
@@ -43,16 +46,12 @@ def load_recipe(path: Path) -> Recipe | ReinforcementRecipe:
 
     RecipeError names the file and all its errors.
     """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
     values = _yaml(path)
     return _checked(path, TypeAdapter(_recipe_class(values)), values, "recipe")
 
 
 def load_data(path: Path) -> list[AnyData]:
     """The entries under `data` of a recipe, whether or not the rest is complete; RecipeError names their errors."""
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
     values = _yaml(path)
     entries = values.get("data") if isinstance(values, dict) else None
     return _checked(path, TypeAdapter(list[AnyData]), entries or [], "`data` of a recipe")
@@ -63,7 +62,7 @@ def load_collections(path: Path) -> list[Collection]:
 
     RecipeError names the file and all its errors.
     """
-    if not path.is_file():
+    if not path.exists():
         raise RecipeError(
             f"{path}: no such file (relative to {Path.cwd()}); `collect` names a list of datasets to record"
         )
@@ -71,7 +70,7 @@ def load_collections(path: Path) -> list[Collection]:
 
 
 def check_inputs(recipe: Recipe | ReinforcementRecipe) -> None:
-    """RecipeError if a dataset or a model to start from is missing."""
+    """RecipeError if a dataset, a robot or a model to start from is missing; ValueError for a damaged model."""
     for path in recipe.data_paths:
         if not path.exists():
             raise RecipeError(
@@ -82,6 +81,9 @@ def check_inputs(recipe: Recipe | ReinforcementRecipe) -> None:
                     else "put your data there"
                 )
             )
+    for number, entry in enumerate(getattr(recipe, "data", ())):
+        for robot in getattr(entry, "robots", None) or (getattr(entry, "robot", None),):
+            _check_robot(f"recipe {recipe.name}: data.{number}", robot)
     for field in ("init_from", "expert_from"):
         folder = getattr(recipe, field, None)
         if folder and not (folder / "config.json").is_file():
@@ -89,12 +91,28 @@ def check_inputs(recipe: Recipe | ReinforcementRecipe) -> None:
                 f"recipe {recipe.name}: {field}: there is no model in {folder} (relative to {Path.cwd()}); first train "
                 "the recipe that writes it, see the comments in config/training/"
             )
+        if folder:
+            check_checkpoint(folder)
+
+
+def _check_robot(place: str, robot: Any) -> None:
+    """RecipeError if a robot is unknown, or its YAML is missing; other robots are checked when they are loaded."""
+    if not isinstance(robot, str):
+        return
+    try:
+        embodiment_file(robot)
+    except (EmbodimentError, ResourceError) as error:
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def _yaml(path: Path) -> Any:
+    if not path.exists():
+        raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder; name a file in it")
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return read_yaml(path)
+    except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -102,7 +120,16 @@ def _checked(path: Path, kind: TypeAdapter, values: Any, what: str) -> Any:
     try:
         return kind.validate_python(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {as_text(error, what)}") from error
+        raise RecipeError(f"{path}: {as_text(error, what, _fields(kind.json_schema()))}") from error
+
+
+def _fields(schema: Any) -> set[str]:
+    """Names of all fields in a JSON schema."""
+    if isinstance(schema, list):
+        return set().union(*map(_fields, schema))
+    if not isinstance(schema, dict):
+        return set()
+    return set(schema.get("properties", ())).union(*map(_fields, schema.values()))
 
 
 def _recipe_class(values: Any) -> type[BaseModel]:

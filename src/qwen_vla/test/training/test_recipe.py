@@ -12,7 +12,7 @@ from embodiment_descriptions import resource_path
 from qwen_vla import QwenVLAConfig, QwenVLAModel
 from qwen_vla.model.flow_matching import sample_tau
 from qwen_vla.training.recipe import RecipeError, Tau
-from qwen_vla.training.recipe_files import check_inputs, load_collections, load_recipe
+from qwen_vla.training.recipe_files import check_inputs, load_collections, load_data, load_recipe
 from qwen_vla.training.start import freeze, set_types
 
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))
@@ -168,7 +168,12 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
         ({"precision": "bf16"}, "precision bf16 with trained weights in fp32 needs autocast: bf16"),
         ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows cannot be split into 3 parts"),
         ({"losses": {"language": 0, "balance": "gradient_magnitude"}}, "losses.balance gradient_magnitude needs"),
-        ({"model": {"horzion": 8}}, "model.horzion: unknown field in QwenVLAConfig"),
+        ({"model": {"horzion": 8}}, r"model.horzion: unknown field in QwenVLAConfig; did you mean horizon\?"),
+        ({"model": {"vlm_config": {}}}, "model.vlm_config: unknown field in QwenVLAConfig"),
+        ({"model": {"prefix_steps": "lots"}}, "model.prefix_steps: .*valid integer.*, got 'lots'"),
+        ({"model": {"prefix_steps": -5}}, "model.prefix_steps: .*greater than or equal to 0, got -5"),
+        ({"model": {"proprioception": "on"}}, "model.proprioception: .*, got 'on'"),
+        ({"stepz": 5}, r"stepz: unknown field; did you mean steps\?"),
         ({"tau": {"direction": "back"}}, "tau.direction: .*'clean' or 'noise', got 'back'"),
         ({**T2A, "horizon": 16}, "horizon: stage t2a trains on whole trajectories, longer than 16 steps, got 16"),
         ({**T2A, "freeze": []}, "freeze: stage t2a trains only the expert"),
@@ -195,13 +200,27 @@ def test_a_missing_file_is_named(tmp_path):
         load_recipe(tmp_path / "no_such.yaml")
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed\n"])
-def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not YAML: it is empty"),
+        (b"- a\n- b\n", "recipe: "),
+        (b"name: [unclosed\n", "is not YAML: line 2"),
+        (b"name: caf\xe9\n", "is not YAML: .*; save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(tmp_path, content, message):
     path = tmp_path / "other.yaml"
-    path.write_text(text)
-    with pytest.raises(RecipeError, match="other.yaml") as error:
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=f"other.yaml:? {message}") as error:
         load_recipe(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [load_recipe, load_data, load_collections])
+def test_a_folder_is_not_called_missing(tmp_path, load):
+    with pytest.raises(RecipeError, match=f"{tmp_path} is a folder; name a file in it"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +239,26 @@ def test_a_missing_model_to_start_from_is_named(tmp_path):
         recipe = load_recipe(write(tmp_path, data=data, **{field: str(tmp_path / "nothing/model")}))
         with pytest.raises(RecipeError, match=f"mine: {field}: there is no model in .*nothing/model .*first train the"):
             check_inputs(recipe)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"kind": "motions", "robots": ["widowx", "robbie"], "count": 5},
+        {"kind": "robot", "path": ".", "robot": "robbie"},
+    ],
+)
+def test_an_unknown_robot_is_named_before_anything_begins(tmp_path, entry):
+    recipe = load_recipe(write(tmp_path, data=[{"kind": "motions", "robots": ["widowx"], "count": 5}, entry]))
+    with pytest.raises(RecipeError, match="^recipe mine: data.1: unknown robot 'robbie'; known robots: .*widowx"):
+        check_inputs(recipe)
+
+
+def test_a_damaged_model_to_start_from_is_named_before_anything_begins(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    data = [{"kind": "motions", "robots": ["widowx"], "count": 5}]
+    with pytest.raises(ValueError, match=r"config\.json: not JSON .*; is the checkpoint complete"):
+        check_inputs(load_recipe(write(tmp_path, data=data, init_from=str(tmp_path))))
 
 
 def test_the_named_density_of_flow_times_is_beta_1_3():

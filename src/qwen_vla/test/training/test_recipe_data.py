@@ -13,8 +13,8 @@ from qwen_vla.data.collect import is_complete
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.formats.lerobot import shard_path
 from qwen_vla.training.recipe import RecipeError
-from qwen_vla.training.recipe_data import collect_data, missing_collections
-from qwen_vla.training.recipe_files import load_collections, load_recipe
+from qwen_vla.training.recipe_data import collect_data
+from qwen_vla.training.recipe_files import load_collections
 
 THERE = {
     "suite": "widowx_pick",
@@ -56,22 +56,25 @@ def write(name, content):
     Path(name).write_text(yaml.safe_dump(content))
 
 
-def recipe(**changes):
+def collected(**changes):
+    """What collecting the recipe with these changes reports to have recorded."""
     write("recipe.yaml", RECIPE | changes)
-    return load_recipe(Path("recipe.yaml"))
+    return collect_data(Path("recipe.yaml"), workers=1)["collected"]
 
 
 def times(place):
     return {path: path.stat().st_mtime_ns for path in Path(place).rglob("*")}
 
 
-def test_exactly_what_is_missing_is_recorded(folder):
+def test_exactly_what_is_missing_is_recorded(folder, capsys):
     before = times("data/there")
-    summaries = collect_data(recipe(), workers=1)
+    summaries = collected()
     assert [(summary["out"], summary["episodes"]) for summary in summaries] == [("data/missing", 1)]
     assert sorted(path.name for path in Path("data").iterdir()) == ["missing", "there"]
-    assert times("data/there") == before and missing_collections(recipe()) == []
-    assert collect_data(recipe(), workers=1) == []
+    assert times("data/there") == before
+    capsys.readouterr()
+    assert collected() == []
+    assert capsys.readouterr().err == "nothing left to collect, complete: data/there, data/missing\n"
 
 
 def test_an_interrupted_data_set_is_completed(folder):
@@ -79,8 +82,7 @@ def test_an_interrupted_data_set_is_completed(folder):
     collection = replace(Collection(**THERE), out=Path("data/missing"))
     shard_path(collection.out, 1).unlink()
     write("data.yaml", [THERE, THERE | {"out": "data/missing"}])
-    assert [one.out for one in missing_collections(recipe())] == [collection.out]
-    collect_data(recipe(), workers=1)
+    assert [one["out"] for one in collected()] == [str(collection.out)]
     assert is_complete(collection)
 
 
@@ -96,18 +98,41 @@ def test_the_command_says_how_far_it_is_and_what_it_made(folder, monkeypatch, ca
 def test_data_that_nothing_makes_are_named_before_anything_is_recorded(folder):
     data = [*RECIPE["data"], {"kind": "robot", "path": "data/mine"}]
     with pytest.raises(
-        RecipeError, match=r"mine: there is no data in data/mine .*, and data\.yaml .*put your data there"
+        RecipeError,
+        match=r"mine: there is no data in data/mine .*, and data\.yaml does not list it; put your",
     ):
-        collect_data(recipe(data=data), workers=1)
-    with pytest.raises(RecipeError, match="there is no data in data/missing .*no file named under `collect`"):
-        collect_data(recipe(collect=None), workers=1)
+        collected(data=data)
+    with pytest.raises(RecipeError, match="there is no data in data/missing .*no `collect` says how to record it"):
+        collected(collect=None)
     assert [path.name for path in Path("data").iterdir()] == ["there"]
 
 
-def test_a_recipe_that_makes_its_own_data_needs_none(folder):
-    write("rl.yaml", {"stage": "rl", "name": "rl", "output": "out", "init_from": "x", "suite": "widowx", "steps": 1})
-    assert collect_data(load_recipe(Path("rl.yaml")), workers=1) == []
-    assert collect_data(recipe(data=RECIPE["data"][3:], collect="nowhere.yaml"), workers=1) == []
+REINFORCEMENT = {"stage": "rl", "name": "rl", "output": "out", "init_from": "x", "suite": "widowx", "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (REINFORCEMENT, "stage rl trains on its own episodes"),
+        (RECIPE | {"data": RECIPE["data"][3:], "collect": "nowhere.yaml"}, r"its data \(motions\) are generated or"),
+        (
+            RECIPE | {"data": RECIPE["data"][:1], "collect": None},
+            r"its data are there \(data/there\), and no `collect`",
+        ),
+        (
+            RECIPE | {"data": RECIPE["data"][:1], "collect": "other.yaml"},
+            r"its data are there \(data/there\), and other\.yaml lists none",
+        ),
+    ],
+)
+def test_a_recipe_without_anything_to_collect_is_refused_with_the_next_step(folder, recipe, why):
+    write("other.yaml", [OF_ANOTHER_RECIPE])
+    write("recipe.yaml", recipe)
+    command = cli.parse(["collect", "recipe.yaml", "--workers", "1"])
+    with pytest.raises(
+        RecipeError, match=rf"^recipe\.yaml: nothing to collect: {why}.*; .*: qwen-vla train recipe\.yaml$"
+    ):
+        command.run()
 
 
 @pytest.mark.parametrize(
@@ -129,4 +154,4 @@ def test_what_is_wrong_in_the_list_is_named(folder, content, message):
 
 def test_a_missing_list_is_named(folder):
     with pytest.raises(RecipeError, match="nowhere.yaml: no such file"):
-        missing_collections(recipe(collect="nowhere.yaml"))
+        collected(collect="nowhere.yaml")

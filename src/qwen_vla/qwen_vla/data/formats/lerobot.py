@@ -386,10 +386,21 @@ class _DataFiles:
 
 
 def download(repository: str) -> Path:
-    """Folder of a dataset of the Hugging Face hub ("organization/name"); downloads what the local cache lacks."""
-    from huggingface_hub import snapshot_download
+    """Folder of a dataset of the Hugging Face hub ("organization/name"); downloads what the local cache lacks.
 
-    return Path(snapshot_download(repository, repo_type="dataset"))
+    Raises:
+        DatasetError: there is none of that name, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset"))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DatasetError(
+            f"the dataset {repository!r} of the Hugging Face hub cannot be downloaded ({type(error).__name__}); check "
+            "its name and the network, or give the path of a downloaded one"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class RobotFiles(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    urdf: Path = Field(description="expanded URDF")
+    urdf: Path = Field(description="URDF or xacro")
     embodiment: Path = Field(description="embodiment YAML, as in config/embodiments")
 
 

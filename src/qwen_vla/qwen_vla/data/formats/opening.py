@@ -7,6 +7,7 @@ its own format; a folder recognized by none, or by more than one, is refused.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -31,6 +32,7 @@ def find_source(path: Path) -> type[EpisodeSource]:
     """
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder (relative to {Path.cwd()})")
+    _refuse_unreadable(path)
     sources = _installed()
     found = [(entry, source) for entry, source in sources if source.recognizes(path)]
     if len(found) == 1:
@@ -42,6 +44,14 @@ def find_source(path: Path) -> type[EpisodeSource]:
         f"{there}; more than one source recognizes it: {_listed([entry for entry, _ in found])}; installed: "
         f"{installed}. Keep each format in a separate folder, or uninstall one of these packages"
     )
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """DatasetError for what no source can read, before one asks for anything else."""
+    if not os.access(path, os.R_OK):
+        raise DatasetError(f"{path}: permission denied; change its permissions, or name another one")
+    if path.is_file() and not path.stat().st_size:
+        raise DatasetError(f"{path} is empty; copy it again, or name another one")
 
 
 def robot_of(source: type[EpisodeSource], path: Path) -> Embodiment:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.error_text import as_line
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
 from qwen_vla.seeds import require_split
 
@@ -106,7 +107,7 @@ def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadR
     Raises:
         DataError: the file is missing or empty, or has bad rows and `on_bad_rows` is "refuse".
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file (relative to {Path.cwd()})")
     rows, bad = [], []
     with path.open("rb") as lines:
@@ -119,7 +120,7 @@ def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadR
                 bad.append(f"{path}:{number}: {as_text(error)}")
     report(bad, on_bad_rows)
     if not rows:
-        raise DataError(f"{path}: no usable row ({len(bad)} bad ones)")
+        raise DataError(f"{path}: no usable row ({len(bad)} bad ones)" if bad else f"{path} is empty")
     return rows, bad
 
 
@@ -137,7 +138,7 @@ def as_text(error: Exception) -> str:
     """The error in one line; pydantic's errors with the place of every problem."""
     if isinstance(error, ValidationError):
         return "; ".join(_problem(problem) for problem in error.errors())
-    return " ".join(str(error).split())
+    return " ".join(as_line(error).split())
 
 
 def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str]) -> Quantiles:

@@ -29,6 +29,7 @@ from qwen_vla.data.navigation.trajectories import Trajectories, TrajectoryData
 from qwen_vla.data.robot.hands import CHANNELS as HANDS
 from qwen_vla.data.robot.hands import HandData, Hands
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.error_text import as_line
 from qwen_vla.model.configuration import QwenVLAConfig
 
 # The key that only lines of one kind have.
@@ -42,8 +43,12 @@ def spec_of(path: Path) -> FileData:
     try:
         with path.open("rb") as lines:
             first = next((json.loads(line.decode("utf-8-sig")) for line in lines if line.strip()), None)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"not JSON Lines: {error}", where=str(path)) from error
+    except OSError as error:
+        raise DataError(as_line(error)) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"not JSON Lines: {error}", where=str(path), remedy="name another file") from error
+    if first is None:
+        raise DataError("is empty", where=str(path), remedy="name another file")
     for key, kind in KINDS.items():
         if isinstance(first, dict) and key in first:
             return kind(kind=kind.model_fields["kind"].annotation.__args__[0], path=path)

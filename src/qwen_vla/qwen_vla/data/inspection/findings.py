@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qwen_vla.error_text import as_line
 from qwen_vla.validation_errors import printable
 
 LISTED = 100  # bad rows and instructions in the JSON; all are counted
@@ -32,7 +33,7 @@ class Problem:
     def of(cls, error: Exception, where: str) -> Problem:
         """From an exception; `where` unless the error names its place itself."""
         place = getattr(error, "where", "") or where
-        what = getattr(error, "what", "") or " ".join(str(error).split())
+        what = getattr(error, "what", "") or " ".join(as_line(error).split())
         return cls(place, what.removeprefix(f"{place}: "), getattr(error, "remedy", ""))
 
 

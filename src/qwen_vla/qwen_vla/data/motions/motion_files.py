@@ -87,9 +87,9 @@ class MotionFiles:
 
 
 def choose_robot(robot: str, config: Path | None = None) -> NamedRobot:
-    """A robot by its name or its embodiment YAML, or by a URDF and its YAML; ValueError for a mixture."""
+    """A robot by its name or its embodiment YAML, or by a URDF or xacro and its YAML; ValueError for a mixture."""
     path = Path(robot).expanduser()
-    if path.suffix not in (".urdf", ".xml"):
+    if path.suffix not in (".urdf", ".xml", ".xacro"):
         if config:
             raise ValueError(f"--config requires the path of a URDF; {robot!r} has its own configuration")
         return robot

@@ -69,7 +69,7 @@ def check_checkpoint(path: Path) -> ConfigFile:
         FileNotFoundError, ValueError: a file is missing, damaged or contradicts another one; it is named.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"no checkpoint directory at {path}")
+        raise FileNotFoundError(f"no checkpoint directory at {path} (relative to {Path.cwd()}); check the path")
     if not (path / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"{path} is not a checkpoint: it has no {CONFIG_FILE}; {REMEDY}")
     config = read_json(path / CONFIG_FILE, ConfigFile, REMEDY)

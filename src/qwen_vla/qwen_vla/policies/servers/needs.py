@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from embodiment_descriptions import ControlMode
+from embodiment_descriptions.yaml_files import read_yaml
 from qwen_vla.validation_errors import as_text
 from qwen_vla_control.observation.robot_streams import History
 
@@ -74,10 +75,10 @@ class ServerNeeds(BaseModel):
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Read a YAML file; ValueError names its errors."""
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such file; it must define the server's inputs and outputs")
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return cls.model_validate(read_yaml(path))
         except ValidationError as error:
             raise ValueError(f"{path}: {as_text(error, 'file')}") from error
         except yaml.YAMLError as error:

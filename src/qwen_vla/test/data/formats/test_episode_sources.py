@@ -84,6 +84,13 @@ def test_a_source_recognizes_its_own_format(bag, tmp_path, recordings):
     assert find_source(tmp_path / "only") is RosbagEpisodes, "which a conversion can mend"
 
 
+@pytest.mark.parametrize("name", ["run.mcap", "run.db3", "run.csv"])
+def test_an_empty_file_is_called_empty_before_anything_is_asked_for(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(DatasetError, match=f"{name} is empty; copy it again"):
+        find_source(tmp_path / name)
+
+
 def test_a_folder_of_no_known_format_is_named_with_what_lies_there(tmp_path):
     with pytest.raises(DatasetError, match=r"absent: no such file or folder \(relative to "):
         find_source(tmp_path / "absent")

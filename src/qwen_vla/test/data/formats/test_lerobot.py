@@ -21,6 +21,7 @@ from qwen_vla.data.formats.lerobot import (
     LeRobotEpisodes,
     LeRobotReader,
     decode_image,
+    download,
     shard_path,
 )
 from qwen_vla.data.formats.lerobot_writer import Recording, encode_png, finalize, write_shard
@@ -256,3 +257,9 @@ def test_a_data_set_that_cannot_be_written_to_keeps_its_cache_elsewhere(dataset,
     assert folder.is_dir() and folder.is_relative_to(root.parent / "elsewhere") and folder == cache_folder(root)
     frames = decoded_frames(LeRobotReader(root), (8, 10))["observation.images.ego"].frames
     np.testing.assert_array_equal(frames[6], LeRobotReader(root).image("observation.images.ego", 6))
+
+
+def test_a_dataset_that_cannot_be_downloaded_is_named_with_the_way_out():
+    """For instance because that cannot be its name; the hub is not asked."""
+    with pytest.raises(DatasetError, match="'not/a/name' of the Hugging Face hub cannot be .*; check its name and the"):
+        download("not/a/name")

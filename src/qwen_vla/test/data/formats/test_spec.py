@@ -66,6 +66,14 @@ def test_a_missing_file_is_named(tmp_path):
         read_rows(tmp_path / "nothing.jsonl", positive, "skip")
 
 
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_an_empty_file_is_called_empty(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"rows\.jsonl is empty$"):
+        read_rows(path, positive, "skip")
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 500), st.floats(0, 0.9))
 def test_a_split_uses_every_row_once(count, share):
