@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted expert: from exact poses to the next action. It looks at the scene at every step, so it corrects.
 
-All poses are in one fixed frame (REP-103; z up). An action is Δx Δy Δz [m] along its axes, Δroll Δpitch Δyaw [rad] about
-them, and the gripper, 1 open and -1 closed. Deltas are added to the pose that the controller starts from, which is its
-own target in one simulator and the measured pose in another; the expert plans from that pose, too.
+All poses are in one fixed frame (REP-103; z up). An action is Δx Δy Δz [m] along its axes, Δroll Δpitch Δyaw [rad]
+about them, and the gripper, 1 open and -1 closed. Deltas are added to the pose that the controller starts from, which
+is its own target in one simulator and the measured pose in another; the expert plans from that pose, too.
 """
 
 from __future__ import annotations
