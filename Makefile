@@ -11,7 +11,7 @@ ROBOT ?=
 DEVICE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format data ablations reproduce results benchmark-metaworld benchmark-simpler docs clips lock clean distclean
+.PHONY: help setup demo test lint format data ablations reproduce results benchmark-libero benchmark-metaworld benchmark-simpler docs clips lock clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-19s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,9 @@ format: setup ## Reformat the sources and mend what can be mended automatically
 data: export OMP_NUM_THREADS = 1
 data: setup ## Make the data of the tiny training recipes, in out/data/tiny (minutes)
 	@for recipe in $$(grep -l '^collect:' config/training/*_tiny.yaml); do $(BIN)/qwen-vla collect $$recipe $(ARGS) || exit; done
+
+benchmark-libero: setup ## Measure a policy on LIBERO by its protocol (ARGS="--policy … --tasks libero_object --episodes 10")
+	@$(BIN)/python -m benchmarks.public.libero evaluate $(ARGS)
 
 benchmark-metaworld: setup ## Measure a policy on Meta-World MT50 by its protocol (ARGS="--policy … --episodes 10")
 	@$(BIN)/python -m benchmarks.public.metaworld evaluate $(ARGS)

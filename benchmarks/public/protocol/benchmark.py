@@ -27,6 +27,7 @@ class Benchmark:
         image_size: height and width of the images of demonstrations [px].
         few_tasks: a selection of all groups, for a shorter measurement.
         published: figures of others under this protocol [%].
+        demonstrated: tasks that the scripted expert can do; empty: all.
         annotated: phrases for the objects of all tasks, if demonstrations have the columns of `annotations` that tell
             where object, destination and tip are in the image.
     """
@@ -42,6 +43,7 @@ class Benchmark:
     image_size: tuple[int, int]
     few_tasks: Sequence[str] = ()
     published: Mapping[str, float] = field(default_factory=dict)
+    demonstrated: Sequence[str] = ()
     annotated: Sequence[str] = ()
 
     @property
@@ -55,6 +57,14 @@ class Benchmark:
             raise ValueError(f"{self.name} has no task or group {unknown[0]!r}; it has {', '.join(known)}")
         wanted = {task for name in names or ("all",) for task in known[name]}
         return tuple(task for task in self.tasks if task in wanted)
+
+    def demonstrable(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The same of the tasks that the scripted expert can do; ValueError for one that it cannot."""
+        able = self.demonstrated or self.tasks
+        chosen = self.selected(names or able)
+        if beyond := [task for task in chosen if task not in able]:
+            raise ValueError(f"{self.name}'s scripted expert cannot do {beyond[0]!r}; it can do {', '.join(able)}")
+        return chosen
 
     def trials(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
         """The first `episodes` trials of each task; ValueError beyond the states that a task has."""

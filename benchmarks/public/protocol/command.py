@@ -86,7 +86,7 @@ def _run(benchmark: Benchmark, options: EnvironmentOptions | EvaluateOptions | E
     elif isinstance(options, RecordOptions):
         from benchmarks.public.protocol.demonstrations import Collection, collect
 
-        tasks = benchmark.selected(options.tasks)
+        tasks = benchmark.demonstrable(options.tasks)
         print(json.dumps(collect(Collection(benchmark, tasks, options.per_task, options.out), options.workers)))
 
 
@@ -99,7 +99,7 @@ def _measure_expert(benchmark: Benchmark, options: ExpertOptions) -> None:
     maker = f"benchmarks/public/{benchmark.name} expert"
     file = options.json or OUT / f"{benchmark.name}_expert.json"
     check_files(maker, False, {"--json": file})
-    found = measure_expert(benchmark, benchmark.selected(options.tasks), options.episodes, options.workers)
+    found = measure_expert(benchmark, benchmark.demonstrable(options.tasks), options.episodes, options.workers)
     write_json(file, with_maker(maker, found))
     for task, rate in {**found["tasks"], "all": found}.items():
         print(f"{task}: {rate_as_text(rate)}")

@@ -27,8 +27,7 @@ from qwen_vla.parallel import parallel_map
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
 PER_SHARD = 10  # attempts: what an interruption may lose
 POINTS = ("object", "destination", "tip")
-ANNOTATIONS = {  # see docs/reference/data_formats.md
-    "annotation.points": Feature("float32", (3 * len(POINTS),)),
+ANNOTATIONS = {  # besides the points; see docs/reference/data_formats.md
     "annotation.objects": Feature("int64", (len(POINTS) - 1,)),
     **{f"annotation.{name}": Feature("int64", (1,)) for name in ("object", "goal", "task", "fresh")},
 }
@@ -142,7 +141,8 @@ def features(benchmark: Benchmark) -> dict[str, Feature]:
     shape, axes = (*benchmark.image_size, 3), ("height", "width", "channels")
     cameras = {f"observation.images.{c.tag}": Feature("video", shape, axes) for c in _robot(benchmark).cameras}
     own = {name: Feature("float32", (len(names),), tuple(names)) for name, names in benchmark.columns.items()}
-    return cameras | own | (ANNOTATIONS if benchmark.annotated else {})
+    points = {"annotation.points": Feature("float32", (len(cameras) * len(POINTS) * 3,))}
+    return cameras | own | (points | ANNOTATIONS if benchmark.annotated else {})
 
 
 def _finalize(collection: Collection) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mani_skill.envs.tasks.digital_twins.base_env import BaseDigitalTwinEnv
 from mani_skill.utils.logging_utils import logger
 from transforms3d.quaternions import quat2mat
 
-from benchmarks.public.simpler_widowx.expert import View
+from benchmarks.public.protocol.pick_and_place import View
 from benchmarks.public.simpler_widowx.tasks import OFFICIAL_STATES, TABLE, Start, Task
 
 CAMERA = "3rd_view_camera"

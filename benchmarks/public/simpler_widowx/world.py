@@ -8,6 +8,7 @@ simulator's own actions shift its controller's target along the root's axes.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 from benchmarks.public.protocol.world_server import serve_world
 from benchmarks.public.simpler_widowx.simulator import prepare
@@ -17,10 +18,13 @@ prepare()  # before mani_skill is imported
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks.public.protocol.disturbance import Disturbance  # noqa: E402
+from benchmarks.public.protocol.pick_and_place import Expert  # noqa: E402
+from benchmarks.public.protocol.poses import moved  # noqa: E402
+from benchmarks.public.protocol.track import Track, annotations  # noqa: E402
 from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK  # noqa: E402
-from benchmarks.public.simpler_widowx.actions import action_towards, applied, moved, pose_vector  # noqa: E402
-from benchmarks.public.simpler_widowx.disturbance import Disturbance  # noqa: E402
-from benchmarks.public.simpler_widowx.expert import GRASPS, Expert  # noqa: E402
+from benchmarks.public.simpler_widowx.actions import action_towards, applied  # noqa: E402
+from benchmarks.public.simpler_widowx.expert import DISTURBANCES, GRASPS, PACE  # noqa: E402
 from benchmarks.public.simpler_widowx.scene import Scene  # noqa: E402
 from benchmarks.public.simpler_widowx.tasks import NAMES, OFFICIAL_STATES, TASKS, training_start  # noqa: E402
 
@@ -64,12 +68,13 @@ class SimplerWidowX:
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
         """With images, the expert is disturbed now and then, and corrects it."""
         self._reset(task, start)
-        expert = Expert(GRASPS[task])
-        disturbance, track = Disturbance(start) if size else None, _Track(self._scene, size)
+        expert = Expert(GRASPS[task], PACE)
+        disturbance = Disturbance(DISTURBANCES, start) if size else None
+        track = Track(partial(self._annotated, size) if size else None, EVERY)
         for _ in range(LONGEST):
             view = self._scene.view()
             action = expert.act(view)
-            track.add(view.hand, applied(view.target, action), (action[6] + 1) / 2)
+            track.add(self._scene.joints(), view.hand, applied(view.target, action), (action[6] + 1) / 2)
             if expert.phase == "rest" and expert.steps > RESTING:
                 break
             self._step(disturbance.applied(action, expert.phase) if disturbance else action)
@@ -118,6 +123,14 @@ class SimplerWidowX:
         image, instruction = self._scene.frame().image, self._scene.task.instruction
         return {"images": {"ego": image}, "state": self._scene.joints(), "instruction": instruction}
 
+    def _annotated(self, size: list[int]) -> dict[str, np.ndarray]:
+        """A small image and where object, destination and tip are in it."""
+        frame, task = self._scene.frame(), self._scene.task
+        image = cv2.resize(frame.image, size[::-1], interpolation=cv2.INTER_AREA)
+        thing, goal = (NAMES.index(name) for name in task.objects)
+        found = annotations(frame.points[None], (thing, goal), list(TASKS).index(task.name))
+        return {"observation.images.ego": image} | found
+
     def _distance(self) -> float:
         """Of the object from its destination, seen from above [m]."""
         view = self._scene.view()
@@ -134,43 +147,6 @@ class SimplerWidowX:
             if stage in self._stages:
                 return words
         return "did not reach the object"
-
-
-class _Track:
-    """The rows of a demonstration."""
-
-    def __init__(self, scene: Scene, size: list[int] | None) -> None:
-        """size: height and width of the images; None: neither images nor points."""
-        self._scene, self._size = scene, size
-        self._rows: list[dict[str, np.ndarray]] = []
-
-    def add(self, hand: np.ndarray, commanded: np.ndarray, opening: float) -> None:
-        row = {
-            "observation.state": self._scene.joints(),
-            "observation.eef_pose": pose_vector(hand),
-            "action": np.append(pose_vector(commanded), opening),
-        }
-        self._rows.append(row | (self._looked() if self._size else {}))
-
-    def columns(self) -> dict[str, np.ndarray]:
-        return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
-
-    def _looked(self) -> dict[str, np.ndarray]:
-        fresh = len(self._rows) % EVERY == 0
-        if fresh:
-            frame = self._scene.frame()
-            image = cv2.resize(frame.image, self._size[::-1], interpolation=cv2.INTER_AREA)
-            kinds = np.array([NAMES.index(name) for name in self._scene.task.objects])
-            task = np.array([list(TASKS).index(self._scene.task.name)])
-            self._last = {
-                "observation.images.ego": image,
-                "annotation.points": frame.points.astype(np.float32).ravel(),
-                "annotation.objects": kinds,
-                "annotation.object": np.array([0]),
-                "annotation.goal": np.array([1]),
-                "annotation.task": task,
-            }
-        return self._last | {"annotation.fresh": np.array([int(fresh)])}
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from benchmarks.public.protocol.demonstrations import features
+from benchmarks.public.protocol.disturbance import Disturbance
+from benchmarks.public.protocol.pick_and_place import Expert, View
+from benchmarks.public.protocol.poses import moved
 from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT
 from benchmarks.public.protocol.world_process import ROOT, WorldProcess
-from benchmarks.public.simpler_widowx.actions import action_towards, applied, moved
+from benchmarks.public.simpler_widowx.actions import action_towards, applied
 from benchmarks.public.simpler_widowx.benchmark import JOINTS, SIMPLER_WIDOWX
-from benchmarks.public.simpler_widowx.disturbance import Disturbance
-from benchmarks.public.simpler_widowx.expert import ABOVE, GRASPS, SLOW_STEP, STEP, Expert, View
+from benchmarks.public.simpler_widowx.expert import DISTURBANCES, GRASPS, PACE
 from benchmarks.public.simpler_widowx.tasks import APART, OFFICIAL_STATES, TASKS, Start, training_start
 from embodiment_descriptions import Kinematics, load_robot
 from embodiment_descriptions.deltas import delta_from_poses
@@ -52,7 +54,7 @@ def official(task):
 
 def play(task, object_at, goal_at, steps=60, push=None):
     """The expert in a world where the tip follows at once, and whatever it closes around sticks to it."""
-    expert = Expert(GRASPS[task.name])
+    expert = Expert(GRASPS[task.name], PACE)
     hand, thing, held, phases = pose([0.29, 0.0, 0.135], DOWN), object_at.copy(), None, []
     for step in range(steps):
         action = expert.act(View(hand, hand, thing, goal_at, TABLE))
@@ -114,21 +116,21 @@ def test_the_expert_brings_the_object_over_its_destination(task, height):
     assert np.linalg.norm(thing[:2, 3] - goal[:2, 3]) < 0.02
     release = GRASPS[task.name].release
     assert thing[2, 3] == pytest.approx(height + release, abs=0.01), "let go over the destination"
-    assert hand[2, 3] == pytest.approx(GRASPS[task.name].height + release + ABOVE, abs=0.01)
+    assert hand[2, 3] == pytest.approx(GRASPS[task.name].height + release + PACE.above, abs=0.01)
 
 
 def test_steps_are_limited_and_slow_in_descents():
-    expert, hand = Expert(GRASPS["carrot_on_plate"]), pose([0.29, 0.0, 0.30], DOWN)
+    expert, hand = Expert(GRASPS["carrot_on_plate"], PACE), pose([0.29, 0.0, 0.30], DOWN)
     for _ in range(20):
         action = expert.act(View(hand, hand, pose([0.24, 0.08, 0.019]), pose([0.36, 0, 0]), TABLE))
-        assert np.linalg.norm(action[:3]) <= (SLOW_STEP if expert.phase == "down" else STEP) + 1e-9
+        assert np.linalg.norm(action[:3]) <= (PACE.slow_step if expert.phase == "down" else PACE.step) + 1e-9
         hand = applied(hand, action)
 
 
 @pytest.mark.parametrize("angle", [-1.2, 0.0, 0.7, 1.5, 3.0])
 def test_the_fingers_close_across_a_long_object_and_along_the_sides_of_a_cube(angle):
     for task, period in ((CARROT, np.pi), (CUBE, np.pi / 2)):
-        expert = Expert(GRASPS[task.name])
+        expert = Expert(GRASPS[task.name], PACE)
         hand, thing = pose([0.3, 0, 0.1], DOWN), pose([0.3, 0, 0.02], turned(angle))
         error = expert.yaw_error(View(hand, hand, thing, thing, TABLE))
         fingers = turned(error) @ hand[:3, 1]
@@ -139,7 +141,7 @@ def test_the_fingers_close_across_a_long_object_and_along_the_sides_of_a_cube(an
 
 
 def test_an_object_that_is_lost_is_grasped_again():
-    expert = Expert(GRASPS["carrot_on_plate"], phase="lift", point=np.array([0.24, 0.08, 0.022]))
+    expert = Expert(GRASPS["carrot_on_plate"], PACE, phase="lift", point=np.array([0.24, 0.08, 0.022]))
     hand = pose([0.24, 0.08, 0.09], DOWN)
     expert.act(View(hand, hand, pose([0.24, 0.08, 0.019]), pose([0.36, 0, 0]), TABLE))
     assert expert.phase == "above"
@@ -158,7 +160,7 @@ def test_disturbances_are_rare_repeatable_and_spare_the_fingers():
     action = np.array([0.01, 0, 0, 0, 0, 0, -1.0])
 
     def offsets(seed, phase):
-        disturbance = Disturbance(seed)
+        disturbance = Disturbance(DISTURBANCES, seed)
         return np.array([disturbance.applied(action, phase) - action for _ in range(200)])
 
     carry = offsets(3, "carry")

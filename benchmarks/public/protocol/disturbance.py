@@ -3,31 +3,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from benchmarks.public.simpler_widowx.expert import MOVES
+from benchmarks.public.protocol.pick_and_place import MOVES
 
-SHARE = 0.10  # of the steps at which a disturbance begins
-LENGTH = (1, 4)  # steps: from, to before
 AT_THE_START = 0.4  # share of the episodes that begin with a longer one
-LONGER = (2, 6)
-PUSH, TWIST = 0.018, 0.12  # standard deviations: [m] along each axis, [rad] about the vertical
+
+
+@dataclass(frozen=True)
+class Disturbances:
+    """How often, how long and how strong.
+
+    Attributes:
+        share: of the steps at which a disturbance begins.
+        length, longer: steps that it lasts: from, to before.
+        push, twist: standard deviations of an action's offset: [m] along each axis, [rad] about the vertical.
+    """
+
+    share: float
+    length: tuple[int, int]
+    longer: tuple[int, int]
+    push: float
+    twist: float
 
 
 class Disturbance:
     """Adds an offset to the executed action for some steps; the demonstrated action stays the expert's."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, kind: Disturbances, seed: int) -> None:
         """The same offsets for the same seed."""
-        self._random = np.random.default_rng([seed, 1])
+        self._kind, self._random = kind, np.random.default_rng([seed, 1])
         self._left, self._offset = 0, np.zeros(7)
         if self._random.random() < AT_THE_START:
-            self._begin(LONGER)
+            self._begin(kind.longer)
 
     def applied(self, action: np.ndarray, phase: str) -> np.ndarray:
         """The action (7,) to execute in a phase of the expert; while the fingers move, it is the expert's."""
-        if not self._left and self._random.random() < SHARE:
-            self._begin(LENGTH)
+        if not self._left and self._random.random() < self._kind.share:
+            self._begin(self._kind.length)
         if not self._left or phase not in MOVES:
             return action
         self._left -= 1
@@ -41,5 +56,5 @@ class Disturbance:
 
     def _begin(self, steps: tuple[int, int]) -> None:
         self._left, self._offset = int(self._random.integers(*steps)), np.zeros(7)
-        self._offset[:3] = self._random.normal(scale=PUSH, size=3)
-        self._offset[5] = self._random.normal(scale=TWIST)
+        self._offset[:3] = self._random.normal(scale=self._kind.push, size=3)
+        self._offset[5] = self._random.normal(scale=self._kind.twist)
