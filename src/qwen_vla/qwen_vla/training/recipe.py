@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qwen_vla.data.robot.robot_dataset import HUB
 from qwen_vla.data.sources import AnyData
@@ -273,12 +273,12 @@ class Recipe(Strict):
 
 def _config_problems(values: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with fields of `QwenVLAConfig`, by the types that they have in a checkpoint's file."""
-    fields = {name: field for name, field in ConfigFile.model_fields.items() if not name.endswith("_config")}
+    fields = [name for name in ConfigFile.model_fields if not name.endswith("_config")]
     for name, value in values.items():
         if name not in fields:
             yield f"model.{name}: unknown field in QwenVLAConfig{meant(name, fields)}"
             continue
         try:
-            TypeAdapter(Annotated[fields[name].annotation, fields[name]]).validate_python(value)
+            ConfigFile.__pydantic_validator__.validate_assignment(ConfigFile.model_construct(), name, value)
         except ValidationError as error:
             yield f"model.{as_text(error, name)}"
