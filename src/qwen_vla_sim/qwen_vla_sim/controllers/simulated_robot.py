@@ -129,7 +129,8 @@ class SimulatedRobot:
         elif interface in self.inactive:
             self.inactive.remove(interface)
             self.interfaces[interface].hold(self._measured(interface).positions)
-            self.limits.continue_from(self.world.joint_positions(), self.hardware.offsets, self._indices[interface])
+            offsets = np.where(self.hardware.limp, 0.0, self.hardware.offsets)
+            self.limits.continue_from(self.world.joint_positions(), offsets, self._indices[interface])
 
     def reset(self, seed: int) -> None:
         """Draw the scene of `seed` >= 0, put the robot at home, repaired; all interfaces hold there."""
