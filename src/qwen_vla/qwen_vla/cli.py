@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import tyro
 
 from qwen_vla.benchmark_options import BenchmarkOptions
-from qwen_vla.command_errors import in_one_line, refuse_empty_lists, refuse_unknown
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.convert_options import ConvertOptions
-from qwen_vla.error_text import as_line
+from qwen_vla.errors.command_errors import in_one_line, refuse_empty_lists, refuse_unknown
+from qwen_vla.errors.error_text import as_line
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.option_ranges import Count, Range, RateHz, check_ranges
 from qwen_vla.serving.command import Serve

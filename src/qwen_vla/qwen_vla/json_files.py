@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from qwen_vla.validation_errors import as_text
+from qwen_vla.errors.validation_errors import as_text
 
 LARGEST = 256_000_000  # [bytes] no JSON of a checkpoint, data set or result comes near
 Content = TypeVar("Content")

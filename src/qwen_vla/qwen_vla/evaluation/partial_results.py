@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from pydantic import Base64Bytes, BaseModel, ValidationError
 
+from qwen_vla.errors.validation_errors import as_text
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.output_files import disk_full_named, write_text
-from qwen_vla.validation_errors import as_text
 
 
 @dataclass(frozen=True)

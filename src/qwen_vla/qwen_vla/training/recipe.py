@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from qwen_vla.data.robot.robot_dataset import HUB
 from qwen_vla.data.sources import AnyData
+from qwen_vla.errors.validation_errors import as_text, meant
 from qwen_vla.model.checkpoint.config_file import ConfigFile
-from qwen_vla.validation_errors import as_text, meant
 
 CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories
 

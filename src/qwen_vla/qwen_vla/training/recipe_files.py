@@ -14,10 +14,10 @@ from embodiment_descriptions.robots import embodiment_file
 from embodiment_descriptions.yaml_files import read_yaml
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.sources import AnyData
+from qwen_vla.errors.validation_errors import as_text
 from qwen_vla.model.checkpoint.files import check_checkpoint
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
-from qwen_vla.validation_errors import as_text
 
 
 def _checked_collection(collection: Collection) -> Collection:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.error_text import as_line
+from qwen_vla.errors.error_text import as_line
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
 from qwen_vla.seeds import require_split
 

@@ -29,7 +29,7 @@ from qwen_vla.data.navigation.trajectories import Trajectories, TrajectoryData
 from qwen_vla.data.robot.hands import CHANNELS as HANDS
 from qwen_vla.data.robot.hands import HandData, Hands
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.error_text import as_line
+from qwen_vla.errors.error_text import as_line
 from qwen_vla.model.configuration import QwenVLAConfig
 
 # The key that only lines of one kind have.

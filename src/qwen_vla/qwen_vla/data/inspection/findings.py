@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen_vla.error_text import as_line
-from qwen_vla.validation_errors import printable
+from qwen_vla.errors.error_text import as_line
+from qwen_vla.errors.validation_errors import printable
 
 LISTED = 100  # bad rows and instructions in the JSON; all are counted
 SHOWN = 10  # of them on the terminal

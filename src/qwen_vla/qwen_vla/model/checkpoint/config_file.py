@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qwen_vla.validation_errors import as_text
+from qwen_vla.errors.validation_errors import as_text
 
 TauDistribution = Literal["beta", "logit_normal"]
 TauDirection = Literal["clean", "noise"]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from qwen_vla.validation_errors import as_text
+from qwen_vla.errors.validation_errors import as_text
 
 LONGEST_HEADER = 100_000_000  # [bytes] limit of the format
 LENGTH_BYTES = 8  # the header's length stands before it, little endian

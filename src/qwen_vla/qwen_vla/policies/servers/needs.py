@@ -22,7 +22,7 @@ from pydantic import (
 
 from embodiment_descriptions import ControlMode
 from embodiment_descriptions.yaml_files import read_yaml
-from qwen_vla.validation_errors import as_text
+from qwen_vla.errors.validation_errors import as_text
 from qwen_vla_control.observation.robot_streams import History
 
 

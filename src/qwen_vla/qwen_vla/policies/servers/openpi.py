@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from embodiment_descriptions import Embodiment
+from qwen_vla.errors.validation_errors import as_text
 from qwen_vla.policies.chunk_policy import ActionChunk, Observation, PolicyOptions
 from qwen_vla.policies.servers.connection import KEY
 from qwen_vla.policies.servers.needs import ServerNeeds
 from qwen_vla.policies.servers.openpi_connection import OpenPiConnection
 from qwen_vla.policies.servers.policy import ServerPolicy
 from qwen_vla.serving.messages import describe
-from qwen_vla.validation_errors import as_text
 
 
 class OpenPiNeeds(ServerNeeds):

@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from qwen_vla.error_text import as_line
+from qwen_vla.errors.error_text import as_line
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def as_line(error: Exception) -> str:
     """The message of an expected error."""
     from pydantic import ValidationError
 
-    from qwen_vla.validation_errors import as_text
+    from qwen_vla.errors.validation_errors import as_text
 
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])

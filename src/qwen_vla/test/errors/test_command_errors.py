@@ -3,7 +3,7 @@
 
 import pytest
 
-from qwen_vla.command_errors import condensed
+from qwen_vla.errors.command_errors import condensed
 
 BOX = """\
 ╭─ Value error ──────────────╮
