@@ -86,7 +86,7 @@ def test_the_whole_way_and_again(checkout, tmp_path):
 
 def test_a_failing_stage_ends_it(checkout, tmp_path):
     done = reproduce(checkout, tmp_path, "--workers", "0")
-    assert done.returncode == 1 and "workers must be at least 1, got 0" in done.stderr
+    assert done.returncode == 1 and "--workers 0: it must be at least 1" in done.stderr
     assert done.stdout.splitlines()[-1] == "reproduce: 1/14 collect the data of joint_grounding"
 
 
