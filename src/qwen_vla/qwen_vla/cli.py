@@ -296,7 +296,8 @@ class Train:
 class Evaluate(EvaluateOptions):
     """Success rate of a policy on a suite, with its 95 % interval.
 
-    Interrupted with --json, the same command continues where it stopped (with --chaos it starts over).
+    Interrupted with --json, the same command continues where it stopped (with --chaos it starts over). Exit code 0
+    whatever the rate is; with --chaos, 1 when a command exceeded a limit of the robot or a process was left behind.
 
     Seeds below 20000 are validation scenes, free to use; from 20000 on they are test scenes, to be used once, after all
     choices are made; from 1000000 on they are training scenes and refused.
@@ -322,7 +323,7 @@ class Evaluate(EvaluateOptions):
     def run(self) -> int:
         from qwen_vla.evaluation.in_process import evaluate
         from qwen_vla.evaluation.summary import MAKER, VIDEOS
-        from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
+        from qwen_vla.evaluation.write import announce_test, print_summary, withstood, write_summary
         from qwen_vla.output_paths import check_files, check_folder
 
         self.check()
@@ -335,7 +336,7 @@ class Evaluate(EvaluateOptions):
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(self)
         print_summary(summary)
         write_summary(summary, self.json, self.markdown)
-        return 0
+        return 0 if withstood(summary) else 1
 
 
 @dataclass

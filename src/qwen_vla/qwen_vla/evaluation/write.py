@@ -51,6 +51,13 @@ def print_summary(summary: Mapping[str, Any]) -> None:
                 f"{name}: {summary[name] or 'none'}" for name in ("faults", "verdicts", "tries", "limits", "orphans")
             )
         )
+        if not withstood(summary):
+            print("chaos: NOT withstood: a command exceeded a limit, or processes were left behind")
+
+
+def withstood(summary: Mapping[str, Any]) -> bool:
+    """Whether no limit was exceeded under injected faults and no process left behind; true where none were injected."""
+    return not summary.get("limits_exceeded") and not summary.get("orphans")
 
 
 def write_summary(summary: Mapping[str, Any], json: Path | None, markdown: Path | None) -> None:

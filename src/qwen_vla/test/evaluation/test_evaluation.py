@@ -22,7 +22,7 @@ from qwen_vla.evaluation.partial_results import PartialResults, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_as_text, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.evaluation.videos import frame_step, frames
-from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
+from qwen_vla.evaluation.write import announce_test, print_summary, withstood, write_summary
 from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
@@ -87,6 +87,21 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     assert text.startswith(as_markdown(summary)) and text.startswith("# widowx (shift colour)\n")
     assert "seeds 9000–9003 (validation)." in text
     assert "| all | 2 of 4 (50 %, 15–85 %) |" in text and "| dropped | 1 |" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "passed"),
+    [
+        ({"limits_exceeded": False, "orphans": []}, True),
+        ({"limits_exceeded": True, "orphans": []}, False),
+        ({"limits_exceeded": False, "orphans": ["policy_node"]}, False),
+    ],
+)
+def test_faults_are_withstood_only_within_the_limits_and_without_processes_left_behind(found, passed, capsys):
+    summary = summarize("widowx", 9000, ROWS, chaos=True, faults={}, verdicts={}, tries={}, limits={}, **found)
+    print_summary(summary)
+    assert withstood(summary) == passed and ("NOT withstood" in capsys.readouterr().out) != passed
+    assert withstood(summarize("widowx", 9000, ROWS))
 
 
 def test_what_somebody_else_called_part_is_not_removed(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment
@@ -45,8 +45,8 @@ def run(
 
     Returns:
         Rows, and findings: the faults by kind, executor_node's verdicts and reasons, the endings of attempts without a
-        result, the worst setpoint that reached the simulator's servos (of a base: the worst commanded velocity), and
-        the processes left behind.
+        result, the worst setpoint that reached the simulator's servos (of a base: the worst commanded velocity),
+        whether it exceeded a limit, and the processes left behind.
     """
     topics = relayed_topics(suite.embodiment)
     seconds = suite.max_steps * suite.embodiment.period + SPARE_SECONDS
@@ -61,13 +61,14 @@ def run(
         for seed in (bar := tqdm(options.seeds(suite), desc=f"{options.suite} in chaos", unit="episode")):
             rows.append(_episode(stack, tasks, culprits, seed, seconds, endings))
             bar.set_postfix_str(f"{sum(row.success for row in rows)} succeeded, {_deeds(culprits).total()} faults")
-        worst = limits.latest()
+        worst, exceeded = limits.latest()
         sessions = list(stack.processes.pids().values())
     findings = {
         "faults": dict(_deeds(culprits)),
         "verdicts": dict(sorted(verdicts.counts.items())),
         "tries": dict(endings),
         "limits": worst,
+        "limits_exceeded": exceeded,
         "orphans": _left(sessions),
     }
     return rows, findings
@@ -177,18 +178,19 @@ class _LimitWatch:
     """Receives the simulator's judgment of the commands that reached its servos or wheels."""
 
     def __init__(self, stack: SimulatedStack) -> None:
-        self._client, self._values = stack.client, {}
+        self._client, self._status = stack.client, None
         self._name = f"{stack.simulator}: limits"
         stack.client.hear(DiagnosticArray, "/diagnostics", self._take, 10)
 
     def _take(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._name:
-                self._values = {item.key: item.value for item in status.values}
+                self._status = status
 
-    def latest(self) -> Mapping[str, str]:
-        """The worst values of the whole run."""
-        return self._client.wait(lambda: dict(self._values), f"status {self._name} on /diagnostics", 10.0)
+    def latest(self) -> tuple[Mapping[str, str], bool]:
+        """The worst values of the whole run, and whether one of them exceeded a limit."""
+        status = self._client.wait(lambda: self._status, f"status {self._name} on /diagnostics", 10.0)
+        return {item.key: item.value for item in status.values}, status.level == DiagnosticStatus.ERROR
 
 
 class _Verdicts:
