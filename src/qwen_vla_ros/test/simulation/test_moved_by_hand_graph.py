@@ -110,7 +110,7 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
 
 
 def test_a_controller_manager_restarts_the_controller_and_then_it_moves_again(robot):
-    pytest.importorskip("controller_manager_msgs", reason="apt install ros-kilted-controller-manager-msgs")
+    pytest.importorskip("controller_manager_msgs", reason="apt install ros-jazzy-controller-manager-msgs")
     robot.push_by_hand("waist", MOVED)
     assert "deactivating and activating arm_controller" in robot.resynchronize()
     assert robot.report(0, ChunkReport.COMPLETED).message == "arm_controller was deactivated and activated"
