@@ -16,7 +16,7 @@ LEAST_ROOM = 0.003  # of that way: with less a joint is held no farther back
 FARTHEST_BACK = 0.02  # [rad | m] from where it is that a joint is held
 # A controller may have received the path late, and the order to hold comes later still. No longer: what a gripper took
 # hold of before must not be let go.
-LATENCIES = np.linspace(-0.05, 0.02, 29)  # [s]
+LATENCIES = np.linspace(-0.1, 0.05, 61)  # [s]
 
 
 def braking_position(path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -32,11 +32,10 @@ def braking_position(path: JointPath, elapsed: float, time: float, lower: np.nda
         (joints,), where they are now, or as far before that as it takes to turn in front of a limit.
     """
     position, _ = path.at(elapsed)
-    held = position
-    for latency in LATENCIES:
-        there, velocity = path.at(elapsed + latency)
-        bound = farthest_turning(there, velocity, time, lower, upper)
-        held = np.where(velocity > 0, np.minimum(held, bound), np.where(velocity < 0, np.maximum(held, bound), held))
+    there, velocities = path.sampled(elapsed + LATENCIES)
+    bounds = farthest_turning(there, velocities, time, lower, upper)
+    held = np.minimum(position, np.where(velocities > 0, bounds, np.inf).min(axis=0))
+    held = np.maximum(held, np.where(velocities < 0, bounds, -np.inf).max(axis=0))
     held = np.clip(held, position - FARTHEST_BACK, position + FARTHEST_BACK)
     return np.clip(held, np.minimum(lower, position), np.maximum(upper, position))
 
@@ -44,7 +43,7 @@ def braking_position(path: JointPath, elapsed: float, time: float, lower: np.nda
 def farthest_turning(
     position: np.ndarray, velocity: np.ndarray, time: float, lower: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
-    """The farthest that joints at `position` with `velocity` may be held in order to turn in front of their limits.
+    """The farthest that joints at `position` with `velocity`, (..., joints), may be held to turn before their limits.
 
     The cubic turns after the share x of `time`, when it has gone x/2 - x^2/6 of the way at full speed; it ends
     (1/x - 3)/6 of that way behind where it began.

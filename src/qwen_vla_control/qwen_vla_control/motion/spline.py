@@ -89,29 +89,33 @@ class Spline:
         braking = rows * self.period
         full = min(steps, self.steps - (rows + 1) // 2)
         times = np.arange(1, rows + 1) * self.period
-        slowed = [self.at(full * self.period + t - t * t / (2.0 * braking))[0] for t in times]
+        slowed, _ = self.sampled(full * self.period + times - times * times / (2.0 * braking))
         positions = np.vstack([self.positions[: full + 1], slowed])
         tail = monotone_velocities(positions[full:], self.period, self.velocities[full])
         return replace(self, positions=positions, velocities=np.vstack([self.velocities[:full], tail]))
 
     def at(self, time: float) -> tuple[np.ndarray, np.ndarray]:
         """Positions and velocities at `time` [s] after the start; beyond the path, its end at rest."""
-        if time <= 0.0:
-            return self.positions[0].copy(), self.velocities[0].copy()
-        if time >= self.duration:
-            return self.positions[-1].copy(), np.zeros(self.positions.shape[1])
-        step = min(int(time / self.period), self.steps - 1)
-        s, h = time / self.period - step, self.period
+        positions, velocities = self.sampled(np.array([time]))
+        return positions[0], velocities[0]
+
+    def sampled(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same at several times: (times, columns) each."""
+        h, inside = self.period, np.clip(times, 0.0, self.duration) / self.period
+        step = np.minimum(inside.astype(int), self.steps - 1)
+        s = (inside - step)[:, None]
         p0, p1 = self.positions[step], self.positions[step + 1]
         v0, v1 = self.velocities[step], self.velocities[step + 1]
-        position = (
+        positions = (
             (1 + 2 * s) * (1 - s) ** 2 * p0
             + s * (1 - s) ** 2 * h * v0
             + s**2 * (3 - 2 * s) * p1
             + s**2 * (s - 1) * h * v1
         )
         linear, square = _velocity_coefficients(p1 - p0, v0, v1, h)
-        return position, v0 + s * linear + s**2 * square
+        velocities = v0 + s * linear + s**2 * square
+        velocities[times >= self.duration] = 0.0
+        return positions, velocities
 
     def peak_speeds(self) -> np.ndarray:
         """Exact largest speed within each step: (steps, columns) [unit/s]."""

@@ -40,7 +40,7 @@ def test_a_joint_that_could_still_brake_turns_just_before_its_limit(speed, braki
 
 
 @pytest.mark.parametrize("side", [1, -1])
-@pytest.mark.parametrize("late", [-0.05, -0.02, 0.0, 0.005, 0.02])
+@pytest.mark.parametrize("late", [-0.1, -0.05, -0.02, 0.0, 0.005, 0.02, 0.05])
 def test_a_stop_at_any_moment_of_a_path_to_the_limit_stays_before_it_though_messages_are_late(side, late):
     rows = side * np.array([[0.97], [0.975], [0.98], [0.995], [0.998], [1.0], [0.99], [1.0], [1.0]])
     path = JointPath.through(("finger",), rows, 0.1)

@@ -237,7 +237,7 @@ def node_parameters(
 ) -> dict[str, dict[str, Any]]:
     """Parameters by node, as in the launch file, in the order of starting.
 
-    A simulator with one suite does not declare that parameter, and ROS then ignores it.
+    Only a simulator with several suites has a parameter for that: it is left out where the suite is the robot's own.
     """
     simulated = {"use_sim_time": True}
     managed = {**simulated, "autostart": True}
@@ -247,7 +247,7 @@ def node_parameters(
             **simulated,
             "seed": 0,
             "realtime_factor": float(speed),
-            "suite": world.suite,
+            **({} if world.suite == world.robot else {"suite": world.suite}),
             "shift": world.shift,
             "task": world.task,
         },
