@@ -15,6 +15,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla_control.observation.plausibility import DISTRUST
 from qwen_vla_control.reasons import Reason
 from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
@@ -28,7 +29,7 @@ from qwen_vla_ros.simulation.stack import SimulatedStack, change_state
 ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server respond in milliseconds on an idle machine
 PATIENCE = 3600.0  # [s] real, where simulated time is the limit: reached only by a very slow simulation
 STALL_TIMEOUT = 30.0  # [s] real without any message of the simulator
-SETTLE_TIME = 0.3  # [s] simulated, from a reset to the instruction: cameras have published the new scene several times
+SETTLE_TIME = DISTRUST + 0.2  # [s] simulated, from a reset to the instruction: the jump is believed, the scene seen
 CLOCK_ROUNDING = 1_000_000  # [ns] simulated; episodes begin at least 10 ms apart
 OVERTIME = 10.0  # [s] simulated, for the policy to end a goal after its timeout
 
