@@ -41,8 +41,8 @@ class ControllerReference:
     from the commanded opening.
 
     Attributes:
-        not_followed: joints did not follow their commands; the reference of controllers that publish no state is
-            unknown.
+        not_followed: joints did not follow their commands, or their reference was not seen to arrive; that of
+            controllers that publish no state is unknown.
         rested: (joints,) where the joints have come to rest since the last command, None until they have.
     """
 
@@ -102,8 +102,8 @@ class ControllerReference:
         silent = [who == LAST_COMMAND for who in reference.sources]
         if self.not_followed and any(silent & self._interpolated):
             text = (
-                "joints did not follow their last commands, and their controllers do not publish where they would "
-                "start from; check the robot, then call ~/resynchronize"
+                "joints did not follow their last commands, or ~/resynchronize was interrupted, and their controllers "
+                "do not publish where they would start from; check the robot, then call ~/resynchronize"
             )
             return [Violation(Reason.REFERENCE_MISMATCH, text)]
         motion = self._gate.motion

@@ -109,6 +109,27 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
     assert_moves_on(robot)
 
 
+def test_a_stop_lets_a_reference_arrive_so_that_a_controller_that_has_begun_anew_stays(robot):
+    if HAS_MANAGER:
+        pytest.skip("there is a controller manager, which restarts the controller")
+    robot.push_by_hand("waist", MOVED)
+    robot.misbehave(Fault.INACTIVE, "arm_controller")
+    robot.misbehave(Fault.INACTIVE, "arm_controller", on=False)  # it begins where the arm is, and nobody is told
+    before = robot.arm()
+    assert "moving the reference of arm_controller" in robot.resynchronize()
+    robot.pass_time(0.4)
+    assert "the references go on to where the joints are" in robot.trigger("executor_node/hold").message
+    robot.pass_time(2.0)
+    robot.assert_never_jumped()
+    assert abs(robot.arm() - before).max() < 0.005
+    codes, message = robot.refusal()
+    assert codes == [Reason.REFERENCE_MISMATCH] and "~/resynchronize was interrupted" in message
+    robot.clear()
+    assert "moving the reference of arm_controller" in robot.resynchronize()
+    assert robot.report(0, ChunkReport.COMPLETED).message == "resynchronization completed"
+    assert_moves_on(robot)
+
+
 def test_a_controller_manager_restarts_the_controller_and_then_it_moves_again(robot):
     pytest.importorskip("controller_manager_msgs", reason="apt install ros-jazzy-controller-manager-msgs")
     robot.push_by_hand("waist", MOVED)

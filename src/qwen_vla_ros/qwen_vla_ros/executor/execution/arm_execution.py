@@ -204,9 +204,20 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             return Held("no motion was in progress; nothing was sent", None, self._stop_all(None))
         elapsed = ((now if at_ns is None else at_ns) - motion.start_ns) / NANOSECONDS
         time = self._parameters.hold_time
+        if motion.name == RESYNCHRONIZATION:
+            return self._let_arrive(motion.path, max(time, motion.path.duration - elapsed))
         positions = braking_position(motion.path, elapsed, time, *self._limits)
         failures = self._stop_all(JointPath.standing(self.gate.joints, positions, time))
         return Held("holding the last commanded position", self._commanded.stand(positions), failures)
+
+    def _let_arrive(self, path: JointPath, time: float) -> Held:
+        """Leave references on their way to where the joints are: there nothing moves, wherever they really are.
+
+        Whether they have arrived is unknown afterwards, as after commands that were not followed.
+        """
+        goal, self._controllers.not_followed = path.positions[-1], True
+        failures = self._stop_all(JointPath.standing(self.gate.joints, goal, time))
+        return Held("the references go on to where the joints are measured", self._commanded.stand(goal), failures)
 
     def destroy(self) -> None:
         """Remove publishers and clients."""
