@@ -100,12 +100,47 @@ class UrdfTree:
 
     def followed(self, name: str) -> Mimic:
         """Resolve what a joint follows in the end: one that moves by itself, or with factor 0 the joint itself."""
-        joint, factor, offset = self.joints[name], 1.0, 0.0
-        while joint.mimic is not None:
-            offset += factor * joint.mimic.offset
-            factor *= joint.mimic.factor
-            joint = self.joints[joint.mimic.joint]
-        return Mimic(joint.name, factor, offset) if joint.movable else Mimic(name, 0.0, offset)
+        leader = self._leaders[name]
+        return leader if self.joints[leader.joint].movable else Mimic(name, 0.0, leader.offset)
+
+    def carries(self, joint: str, link: str) -> bool:
+        """Whether a link is behind a joint."""
+        first = self._places[self.joints[joint].child]
+        return first <= self._places[link] < first + self._sizes[self.joints[joint].child]
+
+    @cached_property
+    def _leaders(self) -> dict[str, Mimic]:
+        """What each joint follows in the end, by its name: a joint that mimics none, at first itself."""
+        leaders: dict[str, Mimic] = {}
+        for name in self.joints:
+            followers = [name]
+            while followers[-1] not in leaders and (mimic := self.joints[followers[-1]].mimic) is not None:
+                followers.append(mimic.joint)
+            end = followers.pop()
+            leader = leaders.setdefault(end, Mimic(end, 1.0, 0.0))
+            for follower in reversed(followers):
+                mimic = self.joints[follower].mimic
+                offset = mimic.offset + mimic.factor * leader.offset
+                leaders[follower] = leader = Mimic(leader.joint, mimic.factor * leader.factor, offset)
+        return leaders
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """The place of each link in a walk in which all that is behind a link comes right after it."""
+        places, ahead = {}, [self.root]
+        while ahead:
+            link = ahead.pop()
+            places[link] = len(places)
+            ahead += [joint.child for joint in self.below(link)]
+        return places
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        """How many links are behind each link, and itself."""
+        sizes = dict.fromkeys(self.links, 1)
+        for joint in reversed(self.behind(self.root)):
+            sizes[joint.parent] += sizes[joint.child]
+        return sizes
 
     @cached_property
     def _below(self) -> dict[str, list[UrdfJoint]]:
@@ -232,8 +267,9 @@ def _tree(name: str, links: tuple[str, ...], joints: list[UrdfJoint]) -> UrdfTre
     if len(roots) != 1:
         raise EmbodimentError(f"the URDF of {name!r} is not one tree: {', '.join(roots)} all have no joint above them")
     by_name = {joint.name: joint for joint in joints}
+    resolved: set[str] = set()
     for joint in joints:
-        problems.check(_refuse_wrong_mimic, joint, by_name)
+        problems.check(_refuse_wrong_mimic, joint, by_name, resolved)
     problems.refuse_any(f"the URDF of {name!r}")
     return UrdfTree(name, roots[0], links, by_name, above)
 
@@ -247,14 +283,19 @@ def _check_ends(joint: UrdfJoint, above: dict[str, UrdfJoint], links: dict[str, 
         raise EmbodimentError(f"link {joint.child!r} is the child of two joints, {first!r} and {joint.name!r}")
 
 
-def _refuse_wrong_mimic(joint: UrdfJoint, joints: dict[str, UrdfJoint]) -> None:
-    seen = [joint.name]
-    while (mimic := joints[seen[-1]].mimic) is not None:
-        if mimic.joint not in joints:
-            raise EmbodimentError(f"joint {seen[-1]!r} mimics {mimic.joint!r}{hint(mimic.joint, list(joints))}")
-        seen.append(mimic.joint)
-        if mimic.joint in seen[:-1]:
-            raise EmbodimentError(f"joints mimic each other: {' <- '.join(seen)}")
+def _refuse_wrong_mimic(joint: UrdfJoint, joints: dict[str, UrdfJoint], resolved: set[str]) -> None:
+    """Follow a joint to one that mimics none, or one in `resolved`, where those on the way are added."""
+    name, seen = joint.name, {}  # in order, and quick to look up
+    try:
+        while name not in resolved and (mimic := joints[name].mimic) is not None:
+            seen[name] = None
+            if mimic.joint not in joints:
+                raise EmbodimentError(f"joint {name!r} mimics {mimic.joint!r}{hint(mimic.joint, list(joints))}")
+            name = mimic.joint
+            if name in seen:
+                raise EmbodimentError(f"joints mimic each other: {' <- '.join([*seen, name])}")
+    finally:
+        resolved.update(seen)
 
 
 def _refuse_loops(links: Sequence[str], above: dict[str, UrdfJoint]) -> None:

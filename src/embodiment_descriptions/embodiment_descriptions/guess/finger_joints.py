@@ -36,10 +36,7 @@ def _moves_apart(tree: UrdfTree, joint: UrdfJoint) -> bool:
     """Whether a joint moves, other than by following one that carries it: a second phalanx is no finger of its own."""
     if joint.mimic is None or joint.type not in MOVABLE:
         return joint.movable
-    leader, carrier = tree.followed(joint.name).joint, tree.above.get(joint.parent)
-    while carrier is not None and carrier.name != leader:
-        carrier = tree.above.get(carrier.parent)
-    return carrier is None
+    return not tree.carries(tree.followed(joint.name).joint, joint.parent)
 
 
 def _by_body(tree: UrdfTree, moving: list[UrdfJoint]) -> list[list[UrdfJoint]]:
