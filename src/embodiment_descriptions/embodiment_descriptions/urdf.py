@@ -113,13 +113,12 @@ class UrdfTree:
         """What each joint follows in the end, by its name: a joint that mimics none, at first itself."""
         leaders: dict[str, Mimic] = {}
         for name in self.joints:
-            followers = [name]
-            while followers[-1] not in leaders and (mimic := self.joints[followers[-1]].mimic) is not None:
-                followers.append(mimic.joint)
-            end = followers.pop()
-            leader = leaders.setdefault(end, Mimic(end, 1.0, 0.0))
-            for follower in reversed(followers):
-                mimic = self.joints[follower].mimic
+            followers, leading = [], name
+            while leading not in leaders and (mimic := self.joints[leading].mimic) is not None:
+                followers.append((leading, mimic))
+                leading = mimic.joint
+            leader = leaders.setdefault(leading, Mimic(leading, 1.0, 0.0))
+            for follower, mimic in reversed(followers):
                 offset = mimic.offset + mimic.factor * leader.offset
                 leaders[follower] = leader = Mimic(leader.joint, mimic.factor * leader.factor, offset)
         return leaders
