@@ -160,6 +160,7 @@ class ControllerReference:
         if not apart.any():
             return "the controllers start where the joints are measured; nothing was done"
         self._take_as_measured(apart & ~self._interpolated, measured)
+        reference = np.where(apart & ~self._interpolated, measured, reference)
         moved = [name for name, hit in zip(self._gate.joints, apart & self._interpolated, strict=True) if hit]
         if not moved:
             self.not_followed = False

@@ -113,6 +113,14 @@ def test_a_device_that_takes_set_points_starts_where_it_is_and_is_sent_nothing(w
     assert moved.commanded.last[finger] == moved.home[finger], "it would let go"
 
 
+def test_a_device_that_takes_set_points_stays_where_it_is_while_another_one_is_led(watch, moved, gate, widowx):
+    shoulder = gate.joints.index("shoulder")
+    moved.measured[shoulder] += 0.3
+    assert "to where waist are" in moved.resynchronize(watch(widowx, streamed=("shoulder",)))
+    (path,) = moved.led
+    np.testing.assert_array_equal(path.positions[:, shoulder], moved.measured[shoulder])
+
+
 def test_joints_that_did_not_follow_may_start_anywhere_until_somebody_has_looked(watch, moved, gate, widowx):
     controllers = watch(widowx)
     moved.measured = moved.home
