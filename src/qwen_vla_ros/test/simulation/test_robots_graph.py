@@ -11,6 +11,7 @@ from untrained import AHEAD, untrained_checkpoint
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.suites import load_suite
+from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.simulation.chaos.trial import relayed_topics, remappings
 from qwen_vla_ros.simulation.demo.recording import Recorder, Recording
@@ -40,11 +41,14 @@ def seen(request, tmp_path_factory) -> Seen:
     with simulated_stack(checkpoint, folder / "logs", world=SimulatedWorld(robot.name, robot.name, SHIFT)) as stack:
         tasks = TaskClient(stack)
         recorder = Recorder(stack, tasks, robot)
-        instruction = tasks.reset(SEED)
-        recorder.begin()
-        row = tasks.execute(Limits(timeout=60.0, steps=CHUNKS * robot.chunk_size // 2))
-        assert row.instruction == instruction
-        return Seen(robot, row, recorder.end())
+        while True:
+            instruction = tasks.reset(SEED)
+            recorder.begin()
+            row = tasks.execute(Limits(timeout=60.0, steps=CHUNKS * robot.chunk_size // 2))
+            recording = recorder.end()
+            assert row.instruction == instruction
+            if not any(Reason.STALE in report.reasons for report in row.reports):  # a busy machine may be late
+                return Seen(robot, row, recording)
 
 
 def test_the_scenes_are_those_of_the_shifted_suite(seen):
