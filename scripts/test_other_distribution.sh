@@ -10,6 +10,5 @@ export ROS_DISTRO=${1:?which one? scripts/test_other_distribution.sh jazzy|kilte
 copy=$PWD/build/$ROS_DISTRO
 mkdir -p "$copy"
 find "$copy" -mindepth 1 -maxdepth 1 ! -name .venv ! -name build ! -name install -exec rm -rf {} +
-state=$(git stash create) # with what is not committed yet; empty if there is nothing
-git archive "${state:-HEAD}" | tar -x -C "$copy"
+tar -c --exclude-vcs --exclude=./{.venv,build,install,log,out} . | tar -x -C "$copy"
 make -C "$copy" test ARGS=nodes
