@@ -83,6 +83,15 @@ def test_all_profiles_bound_the_same_messages() -> None:
     assert readers == dict.fromkeys((*chunks, report), "PREALLOCATED")
 
 
+def end(process: subprocess.Popen) -> None:
+    """End a process that may hang while its middleware shuts down."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
 def round_trips(environment: dict[str, str]) -> dict[str, list]:
     """What CAMERA prints."""
     with subprocess.Popen([sys.executable, "-c", ECHO], env=environment) as echo:
@@ -90,7 +99,7 @@ def round_trips(environment: dict[str, str]) -> dict[str, list]:
             command = [sys.executable, "-c", CAMERA, str(IMAGES)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         finally:
-            echo.terminate()
+            end(echo)
     return json.loads(done.stdout)
 
 
