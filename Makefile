@@ -16,7 +16,7 @@ DEVICE ?=
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-19s %s\n' "$$name" "$$text"; done
 
-setup: ## Install and build everything into .venv, build/ and install/ (ROS_DISTRO=kilted|jazzy)
+setup: ## Install and build everything into .venv, build/ and install/ (ROS_DISTRO=jazzy|kilted)
 	@scripts/setup.sh
 
 demo: setup ## Three instructions to each simulated robot over ROS 2, video in out/demo (ROBOT=widowx|aloha|mobile_base)

@@ -2,11 +2,11 @@
 # What runs on the machine with the GPU: policy_node and the model library. No drivers, no controllers.
 #
 #   docker build -f docker/inference.Dockerfile -t qwen_vla_inference .        (from the root of the repository)
-#   ... --build-arg ROS_DISTRO=jazzy        or lyrical, with --build-arg UBUNTU=resolute
+#   ... --build-arg ROS_DISTRO=kilted       or lyrical, with --build-arg UBUNTU=resolute
 #   docker run --gpus all --network host qwen_vla_inference
 #
 # CUDA comes with the wheels of PyTorch; the host needs the NVIDIA driver and the NVIDIA Container Toolkit.
-ARG ROS_DISTRO=kilted
+ARG ROS_DISTRO=jazzy
 ARG UBUNTU=noble
 FROM ros:${ROS_DISTRO}-ros-core-${UBUNTU}
 ARG ROS_DISTRO

@@ -2,10 +2,10 @@
 # What runs on the robot's own computer: executor, visualizer, recorder, controllers. No torch, no model.
 #
 #   docker build -f docker/robot.Dockerfile -t qwen_vla_robot .        (from the root of the repository)
-#   ... --build-arg ROS_DISTRO=jazzy        or lyrical, with --build-arg UBUNTU=resolute
+#   ... --build-arg ROS_DISTRO=kilted       or lyrical, with --build-arg UBUNTU=resolute
 #
 # The driver of the robot is its vendor's: build your own image on this one, or run the driver beside the container.
-ARG ROS_DISTRO=kilted
+ARG ROS_DISTRO=jazzy
 ARG UBUNTU=noble
 FROM ros:${ROS_DISTRO}-ros-base-${UBUNTU}
 ARG ROS_DISTRO

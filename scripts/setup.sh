@@ -6,7 +6,7 @@
 #
 #   PYTHON=/path/to/python3.12   interpreter (default: that of the existing environment, else the first of python3,
 #                                python3.12, python3.11 that is 3.11 or 3.12)
-#   ROS_DISTRO=kilted|jazzy      distribution of ROS 2 (default: that of the existing environment, else kilted; others,
+#   ROS_DISTRO=jazzy|kilted      distribution of ROS 2 (default: that of the existing environment, else jazzy; others,
 #                                of an installation that the calling shell has sourced, are ignored)
 #   TORCH=cpu|cuda               build of PyTorch (default: the existing one, else cuda if there is an NVIDIA device)
 set -euo pipefail
@@ -60,8 +60,8 @@ ros_distribution() { # the one that is wanted
   local installed
   installed=$(installed_distribution)
   case ${ROS_DISTRO:-} in
-    kilted | jazzy) echo "$ROS_DISTRO" ;;
-    *) echo "${installed:-kilted}" ;;
+    jazzy | kilted) echo "$ROS_DISTRO" ;;
+    *) echo "${installed:-jazzy}" ;;
   esac
 }
 

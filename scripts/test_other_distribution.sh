@@ -3,7 +3,7 @@
 # Tests of running nodes on another distribution of ROS 2: in a copy of this checkout below build/, with an environment
 # of its own, so that .venv stays as it is. The next call uses that environment again.
 #
-#   scripts/test_other_distribution.sh jazzy
+#   scripts/test_other_distribution.sh kilted
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export ROS_DISTRO=${1:?which one? scripts/test_other_distribution.sh jazzy|kilted}

@@ -79,8 +79,8 @@ def test_without_a_controller_manager_it_says_so_in_one_line_and_ends_well():
 
 @pytest.mark.timeout(600)
 def test_the_scenes_go_as_they_must_in_front_of_the_simulated_controllers(tmp_path):
-    pytest.importorskip("controller_manager_msgs", reason="apt install ros-kilted-controller-manager-msgs")
-    pytest.importorskip("control_msgs", reason="apt install ros-kilted-control-msgs")
+    pytest.importorskip("controller_manager_msgs", reason="apt install ros-jazzy-controller-manager-msgs")
+    pytest.importorskip("control_msgs", reason="apt install ros-jazzy-control-msgs")
     simulator = [Path(sys.executable).parent / "widowx_sim", "--ros-args", "-p", "image_rate:=0.0"]
     with ChildProcesses(tmp_path) as processes:
         processes.start("widowx_sim", list(map(str, simulator)), ros_environment())

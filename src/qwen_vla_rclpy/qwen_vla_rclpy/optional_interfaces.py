@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Any
 
-DISTRIBUTION = "kilted"  # without a ROS environment
+DISTRIBUTION = "jazzy"  # without a ROS environment
 
 
 class MissingInterface(ValueError):

@@ -463,7 +463,7 @@ def test_a_gripper_is_asked_rarely_for_changes_that_matter_and_always_for_the_en
 
 @pytest.mark.parametrize("kind", ["parallel", "classic"])
 def test_a_gripper_with_an_action(graph, interfaces, kind):
-    actions = pytest.importorskip("control_msgs.action", reason="apt install ros-kilted-control-msgs")
+    actions = pytest.importorskip("control_msgs.action", reason="apt install ros-jazzy-control-msgs")
     widowx = load_robot("widowx")
     typename = {"parallel": "ParallelGripperCommand", "classic": "GripperCommand"}[kind]
     name = f"gripper_{kind}/gripper_cmd"
@@ -499,7 +499,7 @@ def test_a_gripper_with_an_action(graph, interfaces, kind):
     ],
 )
 def test_nav2_gets_a_goal_and_its_cancellation(graph, interfaces, base, entry, typename):
-    actions = pytest.importorskip("nav2_msgs.action", reason="apt install ros-kilted-nav2-msgs")
+    actions = pytest.importorskip("nav2_msgs.action", reason="apt install ros-jazzy-nav2-msgs")
     server = Server(graph, getattr(actions, typename), entry.action)
     commands = interfaces(base, entry)
     ready(graph, commands)

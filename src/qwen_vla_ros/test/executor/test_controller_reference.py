@@ -135,7 +135,7 @@ def test_joints_that_did_not_follow_may_start_anywhere_until_somebody_has_looked
 def test_joints_that_did_not_follow_must_be_nearer_to_where_their_controller_is_than_others(
     node, watch, moved, gate, widowx
 ):
-    kind = pytest.importorskip("control_msgs.msg", reason="apt install ros-kilted-control-msgs")
+    kind = pytest.importorskip("control_msgs.msg", reason="apt install ros-jazzy-control-msgs")
     controllers, arm = watch(widowx), widowx.arms[0].joints
     publisher = node.create_publisher(kind.JointTrajectoryControllerState, "arm_controller/controller_state", 10)
     message = kind.JointTrajectoryControllerState(joint_names=list(arm))

@@ -131,7 +131,7 @@ def test_a_stop_lets_a_reference_arrive_so_that_a_controller_that_has_begun_anew
 
 
 def test_a_controller_manager_restarts_the_controller_and_then_it_moves_again(robot):
-    pytest.importorskip("controller_manager_msgs", reason="apt install ros-kilted-controller-manager-msgs")
+    pytest.importorskip("controller_manager_msgs", reason="apt install ros-jazzy-controller-manager-msgs")
     robot.push_by_hand("waist", MOVED)
     assert "deactivating and activating arm_controller" in robot.resynchronize()
     assert robot.report(0, ChunkReport.COMPLETED).message == "arm_controller was deactivated and activated"
