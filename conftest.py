@@ -50,6 +50,7 @@ RERUN_REASON = "rerun reason"  # of a test, in the properties of its reports
 # Which tests may run beside which. Nodes mostly wait for each other: two graphs at a time share two cores without harm.
 # Alone: what is to happen within half a second, a flood, and what counts the shared memory of the whole machine.
 ALONE = ["test_executor_graph.py", "test_policy_graph.py", "test_hostile_input_graph.py", "test_dds_profile.py"]
+ALONE += ["test_cluster.py"]  # every process of a node takes half a core when it starts
 NAMES = "bag_parity child_processes command_interfaces instruction_run launch_files lifecycle overlapping_run"
 NAMES += " ros_domain rviz_config stack"
 IN_PAIRS = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]

@@ -75,6 +75,8 @@ NOT_RUN = {  # by program, or program and first argument
     "pip": "installs from the network",
     "pre-commit": "installs from the network",
     "python": "measures, needs the reader's files, or another environment",
+    "ray": "starts daemons; test/test_cluster.py runs nodes",
+    "sbatch": "there is no SLURM where the tests run",
     "qwen-vla": "takes minutes, needs the reader's files, or a running graph",
     "ros2": "its command line is not in the wheels; nodes, launch files and interfaces have tests of their own",
     "scripts/lerobot_venv.sh": "installs from the network",

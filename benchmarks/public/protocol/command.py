@@ -15,6 +15,7 @@ import tyro
 
 from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.evaluate_options import OUT, EvaluateOptions
+from qwen_vla.parallel import Engine
 
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, subprocess.CalledProcessError)
 
@@ -34,6 +35,8 @@ class ExpertOptions:
     """Only these tasks or groups."""
     workers: int = 1
     """Parallel simulators."""
+    engine: Engine = "processes"
+    """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
     json: Path | None = None
     """Where to write the rates; default: out/benchmarks/NAME_expert.json."""
 
@@ -50,6 +53,8 @@ class RecordOptions:
     """Only these tasks or groups."""
     workers: int = 1
     """Parallel simulators."""
+    engine: Engine = "processes"
+    """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
 
 
 def main(benchmark: Benchmark) -> None:
@@ -87,7 +92,8 @@ def _run(benchmark: Benchmark, options: EnvironmentOptions | EvaluateOptions | E
         from benchmarks.public.protocol.demonstrations import Collection, collect
 
         tasks = benchmark.demonstrable(options.tasks)
-        print(json.dumps(collect(Collection(benchmark, tasks, options.per_task, options.out), options.workers)))
+        collection = Collection(benchmark, tasks, options.per_task, options.out)
+        print(json.dumps(collect(collection, options.workers, options.engine)))
 
 
 def _measure_expert(benchmark: Benchmark, options: ExpertOptions) -> None:
@@ -99,7 +105,8 @@ def _measure_expert(benchmark: Benchmark, options: ExpertOptions) -> None:
     maker = f"benchmarks/public/{benchmark.name} expert"
     file = options.json or OUT / f"{benchmark.name}_expert.json"
     check_files(maker, False, {"--json": file})
-    found = measure_expert(benchmark, benchmark.demonstrable(options.tasks), options.episodes, options.workers)
+    tasks = benchmark.demonstrable(options.tasks)
+    found = measure_expert(benchmark, tasks, options.episodes, options.workers, options.engine)
     write_json(file, with_maker(maker, found))
     for task, rate in {**found["tasks"], "all": found}.items():
         print(f"{task}: {rate_as_text(rate)}")

@@ -22,7 +22,7 @@ from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shar
 from qwen_vla.evaluation.summary import success_of
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import Marker, check_folder
-from qwen_vla.parallel import parallel_map
+from qwen_vla.parallel import Engine, parallel_map, require_here
 
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
 PER_SHARD = 10  # attempts: what an interruption may lose
@@ -67,7 +67,7 @@ class Collection:
         return [attempts[first : first + PER_SHARD] for first in blocks for attempts in by_task]
 
 
-def collect(collection: Collection, workers: int) -> dict[str, Any]:
+def collect(collection: Collection, workers: int, engine: Engine = "processes") -> dict[str, Any]:
     """Record what is missing and finalize; the same call resumes, and one with more attempts of each task adds them.
 
     Raises:
@@ -81,15 +81,18 @@ def collect(collection: Collection, workers: int) -> dict[str, Any]:
     shards = collection.shards
     missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
     with tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name) as bar:
-        for _ in parallel_map(partial(_Recorder, collection), _Recorder.record, missing, workers):
+        for shard in parallel_map(partial(_Recorder, collection), _Recorder.record, missing, workers, engine):
+            require_here(shard_path(collection.out, shard))
             bar.update()
     return _finalize(collection)
 
 
-def measure_expert(benchmark: Benchmark, tasks: Sequence[str], episodes: int, workers: int) -> dict[str, Any]:
+def measure_expert(
+    benchmark: Benchmark, tasks: Sequence[str], episodes: int, workers: int, engine: Engine = "processes"
+) -> dict[str, Any]:
     """Rates of the expert, by task, on start states that are neither the protocol's nor demonstrated."""
     trials = benchmark.expert_trials(tasks, episodes)
-    attempts = parallel_map(partial(_Expert, benchmark), _Expert.attempt, trials, workers)
+    attempts = parallel_map(partial(_Expert, benchmark), _Expert.attempt, trials, workers, engine)
     found = list(tqdm(attempts, total=len(trials), desc=f"{benchmark.name} expert", unit="episode"))
     by_task = {task: success_of([attempt for attempt in found if attempt.task == task]) for task in tasks}
     return {
@@ -126,14 +129,15 @@ class _Recorder:
         self._collection = collection
         self._world = WorldProcess(collection.benchmark.environment.python, collection.benchmark.module)
 
-    def record(self, shard: int) -> None:
-        """Write one shard."""
+    def record(self, shard: int) -> int:
+        """Write one shard; returns its number."""
         benchmark, episodes = self._collection.benchmark, []
         for trial in self._collection.shards[shard]:
             shown = self._world.demonstrate(trial.task, trial.start, benchmark.image_size)
             if shown["success"]:
                 episodes.append(Recording(shown["instruction"], shown["frames"]))
         write_shard(self._collection.out, shard, episodes, features(benchmark), _robot(benchmark).rate_hz)
+        return shard
 
 
 def features(benchmark: Benchmark) -> dict[str, Feature]:

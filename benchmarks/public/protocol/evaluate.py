@@ -15,7 +15,7 @@ from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.episode import run_episode
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions
 from benchmarks.public.protocol.result import summarize, trained_on
-from benchmarks.public.protocol.served import served
+from benchmarks.public.protocol.served import LOOPBACK, served
 from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import load_robot
@@ -28,6 +28,7 @@ from qwen_vla.evaluation.videos import write_video
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import check_files, check_folder, claim_folder, plain_marker, with_maker
 from qwen_vla.parallel import parallel_map
+from qwen_vla.parallel.cluster import own_address
 from qwen_vla.policies import open_policy
 from qwen_vla.policies.checkpoint import checkpoint_of
 
@@ -50,7 +51,8 @@ def evaluate(benchmark: Benchmark, options: EvaluateOptions) -> dict[str, Any]:
     if checkpoint:
         refuse_trained_seeds(checkpoint, trials[0].start, trials[-1].start - trials[0].start + 1)
     conditions = options.conditions()
-    with served(options.policy, benchmark.robot, options.workers + 1, options.device) as policy:
+    host = own_address() if options.engine == "ray" else LOOPBACK
+    with served(options.policy, benchmark.robot, len(trials) + 1, options.device, host=host) as policy:
         played = play_all(benchmark, options, policy, trials, json, conditions)
         rows = [episode.row for episode in played]
         result = summarize(benchmark, rows, **conditions, trained_on=trained_on(checkpoint))
@@ -77,7 +79,7 @@ def play_all(
         left = [trial for trial in trials if not kept.has(trial.start, wanted)]
         with tqdm(total=len(trials), initial=len(trials) - len(left), desc=benchmark.name, unit="episode") as bar:
             prepare = partial(Player, benchmark, policy, options.rows, wanted)
-            for episode in parallel_map(prepare, Player.play, left, options.workers):
+            for episode in parallel_map(prepare, Player.play, left, options.workers, options.engine):
                 kept.add(episode)
                 successes = sum(done.row.success for done in kept.played.values())
                 bar.set_postfix(successes=successes, refresh=False)

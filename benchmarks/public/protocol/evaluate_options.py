@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.public.protocol.benchmark import Benchmark
 from qwen_vla.model.checkpoint.files import read_training
+from qwen_vla.parallel import Engine
 from qwen_vla.policies.checkpoint import checkpoint_of
 
 OUT = Path("out/benchmarks")
@@ -31,6 +32,8 @@ class EvaluateOptions:
     """Rows of each chunk that are executed; 0: as the policy says."""
     workers: int = 1
     """Parallel simulators."""
+    engine: Engine = "processes"
+    """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
     device: str = "cpu"
     """Device of the server: cpu, cuda …"""
     json: Path | None = None

@@ -27,6 +27,7 @@ from qwen_vla.errors.command_errors import in_one_line, refuse_empty_lists, refu
 from qwen_vla.errors.error_text import as_line
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.option_ranges import Count, Range, RateHz, check_ranges
+from qwen_vla.parallel import Engine
 from qwen_vla.serving.command import Serve
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class Collect(Collection):
     """Folder of the dataset; a recipe names its own."""
     workers: Count = CORES
     """Parallel simulators."""
+    engine: Engine = "processes"
+    """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
     robot: str = "widowx"
     """For `motions`: name of a robot of the suite, or path of an embodiment YAML or a URDF."""
     config: Path | None = None
@@ -131,14 +134,14 @@ class Collect(Collection):
     def _suite(self) -> dict:
         from qwen_vla.data.collect import collect
 
-        self._refuse_options_but({*(field.name for field in fields(Collection)), "workers"}, "a suite")
-        return collect(self, self.workers)
+        self._refuse_options_but({*(field.name for field in fields(Collection)), "workers", "engine"}, "a suite")
+        return collect(self, self.workers, self.engine)
 
     def _recipe(self) -> dict:
         from qwen_vla.training.recipe_data import collect_data
 
-        self._refuse_options_but({"workers"}, "a recipe")
-        return collect_data(Path(self.suite), self.workers)
+        self._refuse_options_but({"workers", "engine"}, "a recipe")
+        return collect_data(Path(self.suite), self.workers, self.engine)
 
     def _motions(self) -> dict:
         from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
@@ -247,6 +250,8 @@ class Train:
     """Rows of a batch instead of the recipe's: as many samples, in steps whose learning rates grow with its root."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: on a GPU if there is one."""
+    engine: Engine = "processes"
+    """Where the simulators of stage rl run: on this machine, or on the Ray cluster that it belongs to."""
     plan: bool = False
     """Only print what it would cost: parameters, memory by part, speed and hours. Nothing is downloaded or written."""
 
@@ -262,6 +267,11 @@ class Train:
                 raise RecipeError(
                     f"{self.recipe}: --batch-size and --device are for supervised stages, not for stage rl"
                 )
+        elif self.engine != "processes":
+            raise RecipeError(
+                f"{self.recipe}: --engine spreads the simulators of stage rl; other stages use torchrun on every "
+                "machine (docs/how-to/several_machines.md)"
+            )
         elif self.batch_size:
             recipe = with_batch_size(recipe, self.batch_size)
         if self.plan:
@@ -272,7 +282,7 @@ class Train:
         if recipe.stage == "rl":
             from qwen_vla.training.reinforcement import train
 
-            model = train(recipe, self.max_steps)
+            model = train(recipe, self.max_steps, self.engine)
         else:
             from qwen_vla.training.trainer import train
 
@@ -309,6 +319,7 @@ class Evaluate(EvaluateOptions):
     $ qwen-vla evaluate widowx --blind                    # does it look? (should fail)
     $ qwen-vla evaluate widowx --prompt-of aloha          # does it know its robot? (should fail)
     $ qwen-vla evaluate mobile_base --sheet out/sheet.png --videos out/videos
+    $ qwen-vla evaluate widowx --engine ray               # on all machines of a Ray cluster
     $ qwen-vla evaluate widowx --over-ros --episodes 10   # the same through the running ROS graph
     $ qwen-vla evaluate widowx --over-ros --chaos --episodes 10   # with fault injection: is a limit ever exceeded?
     """

@@ -21,7 +21,7 @@ from qwen_vla.data.robot.range_checks import ranges_of
 from qwen_vla.json_files import read_json
 from qwen_vla.output_files import free_bytes, write_json
 from qwen_vla.output_paths import Marker, check_folder
-from qwen_vla.parallel import parallel_map
+from qwen_vla.parallel import Engine, parallel_map, require_here
 from qwen_vla.suites import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ BYTES_PER_EPISODE = 1_000_000  # generous; only to refuse a collection that cann
 COLLECTION = Marker("collection.json", frozenset({"kind", "seed"}), "collect")
 
 
-def collect(collection: Collection, workers: int = 1) -> dict:
+def collect(collection: Collection, workers: int = 1, engine: Engine = "processes") -> dict:
     """Record and finalize; resumes where an interrupted run of the same collection stopped. Returns a summary.
 
     With a leading policy, it includes the number of its chunks that the gate refused in this run, by reason.
@@ -49,7 +49,7 @@ def collect(collection: Collection, workers: int = 1) -> dict:
     refusals = Counter()
     if not is_complete(collection):
         _info_path(collection).unlink(missing_ok=True)  # it marks a finished dataset
-        refusals = _record(collection, workers)
+        refusals = _record(collection, workers, engine)
         _finalize(collection, suite, last)
     return _summary(collection, refusals)
 
@@ -73,12 +73,13 @@ def _scenes_left(collection: Collection) -> int:
     return sum(len(collection.scenes(shard)) for shard in _missing(collection))
 
 
-def _record(collection: Collection, workers: int) -> Counter[str]:
+def _record(collection: Collection, workers: int, engine: Engine) -> Counter[str]:
     """Record the missing shards; returns the number of refused chunks of a leading policy by reason."""
     shards, left = _missing(collection), _scenes_left(collection)
     title, refusals = f"collect {collection.suite} {collection.kind}", Counter()
     with tqdm(total=collection.episodes, initial=collection.episodes - left, desc=title, unit="episode") as bar:
-        for done in parallel_map(partial(_Recorder, collection), _Recorder.record, shards, workers):
+        for done in parallel_map(partial(_Recorder, collection), _Recorder.record, shards, workers, engine):
+            require_here(shard_path(collection.out, done.shard))
             refusals += done.refusals
             bar.update(len(collection.scenes(done.shard)))
     return refusals

@@ -96,7 +96,7 @@ def _play_all(options: EvaluateOptions, kept: PartialResults) -> list[Played]:
     title = f"evaluate {options.suite}"
     with tqdm(total=options.episodes, initial=len(done), desc=title, unit="episode") as bar:
         successes = sum(row.success for row in done)
-        for episode in parallel_map(partial(_Player, options), _Player.play, missing, options.workers):
+        for episode in parallel_map(partial(_Player, options), _Player.play, missing, options.workers, options.engine):
             kept.add(episode)
             successes += episode.row.success
             bar.set_postfix(successes=successes, refresh=False)

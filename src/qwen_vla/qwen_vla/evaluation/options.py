@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
+from qwen_vla.parallel import Engine
 from qwen_vla.seeds import Split, require_split, split_of
 from qwen_vla.suites import Shift, Suite
 
@@ -46,6 +47,8 @@ class EvaluateOptions:
     """8-bit weights in the action expert and the language tower (emulated on a CPU)."""
     workers: int = os.cpu_count() or 1
     """Parallel simulators (in process only)."""
+    engine: Engine = "processes"
+    """Where simulators run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
     json: Path | None = None
     """Where to write the summary with one row per episode."""
     sheet: Path | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from qwen_vla.data.collect import collect, is_complete
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.sources import AnyData
+from qwen_vla.parallel import Engine
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.recipe_files import load_collections, load_data, load_recipe
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -47,7 +48,7 @@ def _same(named: str | Path, path: Path) -> bool:
     return str(named) == str(path) or Path(named).resolve() == path.resolve()
 
 
-def collect_data(path: Path, workers: int) -> dict:
+def collect_data(path: Path, workers: int, engine: Engine = "processes") -> dict:
     """Record the missing datasets of a recipe file, one by one; returns a summary. Another call resumes.
 
     RecipeError if it has none that can be recorded: there is nothing that this could ever do for the recipe.
@@ -62,7 +63,7 @@ def collect_data(path: Path, workers: int) -> dict:
         print(f"nothing left to collect, complete: {places}", file=sys.stderr, flush=True)
     for number, collection in enumerate(missing, start=1):
         print(f"dataset {number} of {len(missing)}: {collection.out}", file=sys.stderr, flush=True)
-        summaries.append(collect(collection, workers))
+        summaries.append(collect(collection, workers, engine))
     return {"recipe": recipe.name, "collected": summaries}
 
 

@@ -83,6 +83,7 @@ def _refuse_what_needs_the_inside(options: EvaluateOptions) -> None:
         "--prompt-of": options.prompt_of,
         "--sheet": options.sheet,
         "--videos": options.videos,
+        "--engine": options.engine != "processes",
     }
     for flag, given in flags.items():
         if given:

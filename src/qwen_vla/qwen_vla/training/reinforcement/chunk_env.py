@@ -13,10 +13,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from qwen_vla.evaluation.episode import MAX_REFUSALS, follow, names_of, planned
-from qwen_vla.parallel import start_worker
+from qwen_vla.parallel import Engine
+from qwen_vla.parallel.processes import start_worker
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_control.chunk import Chunk
 
@@ -66,9 +67,20 @@ class ChunkEnv(gymnasium.Env):
         return bool(info["success"]), bool(truncated)
 
 
-def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> AsyncVectorEnv:
-    """`count` environments of the suite, each in its own process, of which `workers` compute at a time."""
+def parallel_envs(
+    suite: str,
+    count: int,
+    workers: int,
+    chunk_shape: tuple[int, int],
+    executed: int,
+    engine: Engine = "processes",
+) -> VectorEnv:
+    """`count` environments of the suite, each in its own process, of which `workers` compute at a time here."""
     make = partial(_make, suite, chunk_shape, executed)
+    if engine == "ray":
+        from qwen_vla.training.reinforcement.cluster_envs import ClusterVectorEnv
+
+        return ClusterVectorEnv(make, count)
     return AsyncVectorEnv(
         [make] * count,
         context="spawn",

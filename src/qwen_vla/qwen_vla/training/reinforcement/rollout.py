@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import VectorEnv
 
 from qwen_vla.training.distributed import anyone
 from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
@@ -39,7 +39,7 @@ class Episode:
 
 def roll_out(
     actor: Actor,
-    envs: AsyncVectorEnv,
+    envs: VectorEnv,
     scenes: Sequence[int],
     sampling: Sampling,
     seed: int,
@@ -82,7 +82,7 @@ def roll_out(
     return sorted(done, key=lambda episode: order[episode.scene])
 
 
-def _start(envs: AsyncVectorEnv, free: list[int], waiting: list[int], playing: dict[int, Episode], observation):
+def _start(envs: VectorEnv, free: list[int], waiting: list[int], playing: dict[int, Episode], observation):
     """Give every free environment a waiting scene; returns the vector's observation."""
     chosen = [free.pop(0) for _ in range(min(len(free), len(waiting)))]
     if not chosen:

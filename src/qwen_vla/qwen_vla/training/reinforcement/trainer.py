@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from gymnasium.vector import AsyncVectorEnv
+from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
+from qwen_vla.parallel import Engine
 from qwen_vla.training.distributed import gathered
 from qwen_vla.training.output_folder import claim
 from qwen_vla.training.progress.log import Log
@@ -31,11 +32,11 @@ from qwen_vla.training.state import resume, save
 from qwen_vla.training.trainer import StopSignal, TrainingStopped
 
 
-def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
+def train(recipe: ReinforcementRecipe, max_steps: int | None = None, engine: Engine = "processes") -> Path:
     """Improve a checkpoint, resuming from `recipe.output` if it holds a state; returns the folder of the model.
 
-    `max_steps` ends early with a saved state. TrainingStopped if SIGINT or SIGTERM ended it: the roll-out of the
-    unfinished update is lost, everything before it is saved.
+    `max_steps` ends early with a saved state; `engine`: where the simulators run. TrainingStopped if SIGINT or SIGTERM
+    ended it: the roll-out of the unfinished update is lost, everything before it is saved.
     """
     torch.set_num_threads(recipe.threads)
     claim(recipe)
@@ -46,7 +47,7 @@ def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
         print(_introduction(run), file=sys.stderr)
     with StopSignal() as stop:
         if run.step < last:
-            with _simulators(run) as envs, Log(recipe.output, recipe.name, run.step, last, run.is_main) as log:
+            with _simulators(run, engine) as envs, Log(recipe.output, recipe.name, run.step, last, run.is_main) as log:
                 _loop(run, last, envs, log, lambda: stop.asked)
             _write(run)
         export(run)
@@ -69,18 +70,18 @@ def _introduction(run: Run) -> str:
 
 
 @contextlib.contextmanager
-def _simulators(run: Run) -> Iterator[AsyncVectorEnv]:
+def _simulators(run: Run, engine: Engine) -> Iterator[VectorEnv]:
     recipe, robot = run.recipe, run.actor.embodiment
     shape = (robot.horizon, len(robot.channel_names))
     count = len(run.own(range(recipe.environments)))
-    envs = parallel_envs(recipe.suite, count, recipe.workers, shape, robot.execution_horizon)
+    envs = parallel_envs(recipe.suite, count, recipe.workers, shape, robot.execution_horizon, engine)
     try:
         yield envs
     finally:
         envs.close(terminate=True)
 
 
-def _loop(run: Run, last: int, envs: AsyncVectorEnv, log: Log, stop: Callable[[], bool]) -> None:
+def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> None:
     if run.step == 0 and not _validated(run, envs, log, stop):
         return
     while run.step < last:
@@ -102,7 +103,7 @@ def _write(run: Run) -> None:
         plot_curve(run.recipe.output)
 
 
-def _update(run: Run, envs: AsyncVectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
+def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
     """One roll-out and its update; None if asked to stop before the update."""
     recipe, began = run.recipe, time.monotonic()
     scenes = run.scenes
@@ -116,7 +117,7 @@ def _update(run: Run, envs: AsyncVectorEnv, bar: tqdm, stop: Callable[[], bool])
     return {**_outcome(episodes, run.actor.accelerator), **learned, **seconds}
 
 
-def _validated(run: Run, envs: AsyncVectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
+def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
     """Validate the policy without exploration if due; False if asked to stop."""
     options = run.recipe.validation
     if options is None or run.step % options.every:

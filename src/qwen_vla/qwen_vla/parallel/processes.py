@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work in parallel processes, each with its own state, that end with the call and with the calling process."""
+"""Worker processes of this machine, that end with the call and with the calling process."""
 
 from __future__ import annotations
 
@@ -7,38 +7,30 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import repeat
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
+
+from qwen_vla.parallel.task import WorkerError, perform
 
 State = TypeVar("State")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class WorkerError(RuntimeError):
-    """The work failed in its process, or the process died; the message gives the reason."""
-
-
-def parallel_map(
-    prepare: Callable[[], State], work: Callable[[State, Item], Result], items: Iterable[Item], workers: int
+def process_map(
+    prepare: Callable[[], State], work: Callable[[State, Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield `work(state, item)` in the order of `items`; `state` is what `prepare` returns, called once per process.
-
-    Processes are spawned, so both functions must be importable by name. WorkerError when one of them fails.
-    """
-    items = list(items)
-    if not items:
-        return
+    """As `parallel_map`. Processes are spawned."""
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(min(workers, len(items)), context, start_worker)
     try:
-        yield from executor.map(_work, repeat(prepare), repeat(work), items)
+        yield from executor.map(perform, repeat(""), repeat(prepare), repeat(work), items)
     except BrokenProcessPool as error:
         raise WorkerError("a worker process died; if it ran out of memory, use fewer --workers") from error
     finally:
@@ -46,9 +38,6 @@ def parallel_map(
             if child not in others:
                 child.terminate()
         executor.shutdown(cancel_futures=True)
-
-
-_state: dict[str, Any] = {}
 
 
 def start_worker() -> None:
@@ -63,12 +52,3 @@ def _end_with_parent() -> None:
     if (caller := multiprocessing.parent_process()) is not None:
         caller.join()
         os._exit(1)
-
-
-def _work(prepare: Callable[[], State], work: Callable[[State, Item], Result], item: Item) -> Result:
-    try:
-        if "state" not in _state:
-            _state["state"] = prepare()
-        return work(_state["state"], item)
-    except Exception as error:  # any error, as a type that can be pickled
-        raise WorkerError(str(error) or type(error).__name__) from error
