@@ -2,17 +2,22 @@
 """Work on two nodes of a real Ray cluster, of which one is killed: what comes out is what one machine makes."""
 
 import os
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import psutil
 import pytest
+import ray
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from ray_nodes import Nodes
+from ray.cluster_utils import Cluster
 
 from benchmarks.public.protocol.evaluate import evaluate as benchmark
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions as BenchmarkOptions
@@ -22,7 +27,7 @@ from qwen_vla.data.collection import Collection
 from qwen_vla.evaluation.in_process import evaluate
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.parallel import WorkerError, parallel_map
-from qwen_vla.parallel.cluster import Place
+from qwen_vla.parallel.cluster import Place, connect
 from qwen_vla.policies.servers.connection import KEY
 from qwen_vla.suites import load_suite
 from qwen_vla.training.reinforcement.chunk_env import ChunkEnv, parallel_envs
@@ -31,8 +36,49 @@ SNAPSHOTS = Collection("widowx_pick", None, 6, 2_000_000, "snapshots", episodes_
 SECONDS = 120  # a slow machine may need to start a process
 
 
+ADDRESS = "RAY_ADDRESS"
+
+
+class Nodes:
+    """A cluster of local nodes with one CPU each, which this process finds as long as the context lasts."""
+
+    def __enter__(self) -> Self:
+        self._before = os.environ.get(ADDRESS)
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        os.environ[ADDRESS] = self._cluster.address
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.disconnect()
+        self._cluster.shutdown()
+        del os.environ[ADDRESS]
+        if self._before is not None:
+            os.environ[ADDRESS] = self._before
+
+    @contextmanager
+    def another(self) -> Iterator[Any]:
+        """A second node; this process belongs to the first, as otherwise it would end with the second."""
+        connect()
+        node = self._cluster.add_node(num_cpus=1)
+        self._cluster.wait_for_nodes()
+        try:
+            yield node
+        finally:
+            self.kill(node)
+
+    def kill(self, node: Any) -> None:
+        """All processes of the node, at once; nothing if they are gone."""
+        if node in self._cluster.list_all_nodes():
+            self._cluster.remove_node(node, allow_graceful=False)
+
+    def disconnect(self) -> None:
+        """This process no longer belongs to the cluster."""
+        ray.shutdown()
+
+
 @pytest.fixture(scope="module")
 def nodes():
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
     with Nodes() as nodes:
         yield nodes
 

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -503,13 +504,24 @@ if run.accelerator.is_main_process:
 """
 
 
-def launch(recipe, folder, processes, steps=2) -> list[dict]:
-    """Take steps in that many processes; the losses that the main one saw."""
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def launch(recipe, folder, processes, steps=2, nodes=1) -> list[dict]:
+    """Take steps in that many processes, below one agent of torchrun or more; the losses that the main one saw."""
     file, script = folder / "recipe.json", folder / "steps.py"
     file.write_text(recipe.model_dump_json())
     script.write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    subprocess.run([*command, script, file, str(steps)], check=True, timeout=500)
+    meeting = (
+        ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"] if nodes > 1 else ["--standalone"]
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(nodes), *meeting]
+    command += ["--nproc-per-node", str(processes // nodes), script, file, str(steps)]
+    agents = [subprocess.Popen(command) for _ in range(nodes)]
+    assert [agent.wait(500) for agent in agents] == [0] * nodes
     rows, found, measured = json.loads((recipe.output / "rows.json").read_text())
     assert found == processes and len(measured) >= 3
     return rows
@@ -552,6 +564,15 @@ def test_two_processes_train_as_one_does(recordings, pretraining, tmp_path, shar
     alone(two, steps=3)
     assert state_of(two)["step"] == 3
     assert Policy.from_pretrained(two.output / "model").camera_tags == ("ego", "cam_wrist")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_train_as_one_does(recordings, pretraining, tmp_path):
+    changes = {"autocast": "no", "batch_size": 5, "optimizer": {**OPTIMIZER, "warmup_steps": 100}}
+    one = action_recipe(recordings, pretraining, tmp_path / "one", **changes)
+    two = action_recipe(recordings, pretraining, tmp_path / "two", **changes)
+    assert_same_run(one, two, alone(one), launch(two, tmp_path, 2, nodes=2))
 
 
 @pytest.mark.slow
