@@ -20,13 +20,15 @@ COPIED = ("src", "scripts", "launch", "config", "checkpoints")
 def sourced() -> dict[str, str]:
     """The shell's variables after `source /opt/ros/.../setup.bash`, with the wheels as that installation."""
     prefix = Path(sys.prefix)
-    libraries = [prefix / "lib", *Path(sysconfig.get_path("purelib")).glob("ros_*.libs")]
+    packages = Path(sysconfig.get_path("purelib"))
+    libraries = [prefix / "lib", *packages.glob("ros_*.libs")]
+    beside = packages.glob("cmeel.prefix/lib/python3.*/site-packages")  # of pinocchio; a .pth file names it here
     return {
         "HOME": os.environ["HOME"],
         "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}",
         "AMENT_PREFIX_PATH": str(prefix),
         "CMAKE_PREFIX_PATH": str(prefix),
-        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "PYTHONPATH": ":".join(map(str, [packages, *beside])),
         "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
     }

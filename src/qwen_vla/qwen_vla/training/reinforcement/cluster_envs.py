@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -26,9 +26,9 @@ class ClusterVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, count)
         self._observations: list[Any] = [None] * count
 
-    def reset(self, *, seed: Sequence[int | None], options: dict[str, Any]):  # pyright: ignore[reportIncompatibleMethodOverride]  # no other form is used
-        """Start the environments of `options["reset_mask"]` from their seeds; the others' observations stay."""
-        chosen, infos = np.flatnonzero(options["reset_mask"]), {}
+    def reset(self, *, seed: Any = None, options: Any = None):
+        """Start the environments of `options["reset_mask"]`, each from its `seed`; the others stay as they are."""
+        chosen, infos = np.flatnonzero(options["reset_mask"]).tolist(), {}
         for slot in chosen:
             self._simulators[slot].begin(seed[slot])
         for slot in chosen:
@@ -40,11 +40,13 @@ class ClusterVectorEnv(VectorEnv):
         """One action in each environment."""
         for simulator, action in zip(self._simulators, actions, strict=True):
             simulator.act(action)
-        rewards, ended, infos = np.zeros(self.num_envs), np.zeros((2, self.num_envs), bool), {}
+        rewards, infos = np.zeros(self.num_envs), {}
+        terminated, truncated = np.zeros((2, self.num_envs), bool)
         for slot, simulator in enumerate(self._simulators):
-            self._observations[slot], rewards[slot], *ended[:, slot], info = simulator.answer()
+            observation, rewards[slot], terminated[slot], truncated[slot], info = simulator.answer()
+            self._observations[slot] = observation
             infos = self._add_info(infos, info, slot)
-        return self._batch(), rewards, *ended, infos
+        return self._batch(), rewards, terminated, truncated, infos
 
     def close_extras(self, **_: Any) -> None:
         """End all processes."""
@@ -95,16 +97,16 @@ class _Simulator:
 
     def answer(self) -> Any:
         """The answer to what it was told last; WorkerError if it failed, or was lost again and again."""
-        errors = self._ray.exceptions
+        errors, why = self._ray.exceptions, ""
         for _ in range(TRIES):
             try:
                 return self._ray.get(self._answer)
             except errors.RayActorError as error:
-                lost = error
+                why = str(error).strip().partition("\n")[0]
                 self._start()
             except errors.RayTaskError as error:
                 raise WorkerError(str(error.cause)) from error
-        raise WorkerError(f"a simulator was lost in {TRIES} tries: {str(lost).strip().splitlines()[0]}")
+        raise WorkerError(f"a simulator was lost in {TRIES} tries: {why}")
 
     def close(self) -> None:
         self._ray.kill(self._host)

@@ -91,7 +91,7 @@ def _start(envs: VectorEnv, free: list[int], waiting: list[int], playing: dict[i
     first = observation is None  # an environment without a scene needs an observation, too
     seeds = [scenes.get(slot, scenes[chosen[0]] if first else None) for slot in range(envs.num_envs)]
     mask = np.array([first or slot in scenes for slot in range(envs.num_envs)])
-    observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
+    observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})  # pyright: ignore[reportArgumentType]  # a seed for each, as all kinds of them take
     for slot, scene in scenes.items():
         playing[slot] = Episode(scene, str(infos["instruction"][slot]))
     return observation
