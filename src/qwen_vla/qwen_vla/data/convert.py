@@ -75,10 +75,9 @@ def convert(options: ConvertOptions) -> dict:
     done = _convert_all(work, known)
     problems += [f"{one.recording}: {one.problem}" for one in done if one.problem]
     if problems and options.on_bad == "refuse":
+        count = f"{len(problems)} bad episode{'s' if len(problems) > 1 else ''}"
         listed = "\n".join(problems)
-        raise BadEpisodes(
-            f"{listed}\n{len(problems)} bad episodes; record them again or repair them, or skip them: --on-bad skip"
-        )
+        raise BadEpisodes(f"{listed}\n{count}; record again or repair what is bad, or skip it: --on-bad skip")
     write_robot(options.out / "meta", embodiment)
     counts = {"recordings": len(recordings), "recordings_left_out": len([one for one in done if not one.episodes])}
     extra = {"kind": "demonstrations"} | counts

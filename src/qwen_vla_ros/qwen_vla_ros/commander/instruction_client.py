@@ -65,7 +65,7 @@ class InstructionResult:
 
     def __str__(self) -> str:
         """Return it as a line for people."""
-        chunks = f"{self.chunks_executed} chunks executed, {self.chunks_refused} refused, {self.seconds:.1f} s"
+        chunks = f"chunks: {self.chunks_executed} executed, {self.chunks_refused} refused, {self.seconds:.1f} s"
         return f"{self.ending} ({chunks})" + (f": {self.reason}" if self.reason else "")
 
     @classmethod
@@ -184,6 +184,6 @@ class SentInstruction:
 def _shown(show: Show) -> Callable[[Any], None]:
     def on_feedback(message: Any) -> None:
         told = message.feedback
-        show(printable(told.state), f"{told.chunks_executed} chunks executed, {told.chunks_refused} refused")
+        show(printable(told.state), f"chunks: {told.chunks_executed} executed, {told.chunks_refused} refused")
 
     return on_feedback

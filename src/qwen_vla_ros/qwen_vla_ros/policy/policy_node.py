@@ -344,7 +344,7 @@ class PolicyNode(lifecycle.ManagedNode):
         else:
             handle.abort()
         self.get_logger().info(
-            f"goal ended: {outcome.ending.name} {outcome.message} ({outcome.executed} chunks executed, "
+            f"goal ended: {outcome.ending.name} {outcome.message} (chunks: {outcome.executed} executed, "
             f"{outcome.refused} refused)"
         )
         return ExecuteInstruction.Result(

@@ -319,7 +319,7 @@ class _DataFiles:
     def __init__(self, root: Path) -> None:
         self.paths = sorted(root.glob("data/**/*.parquet"), key=natural)
         if not self.paths:
-            raise DatasetError(f"{root}: no files in data/; resume its collection, or download it again")
+            raise DatasetError(f"{root}: no files in data/; run the command that makes it again, or download it again")
         self._open = [open_parquet(path) for path in self.paths]
         self.names = set(self._open[0].schema_arrow.names)
         for path, file in zip(self.paths, self._open, strict=True):

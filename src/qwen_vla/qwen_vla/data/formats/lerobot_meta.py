@@ -192,7 +192,9 @@ def read_info(root: Path) -> dict[str, Any]:
     """meta/info.json; DatasetError if it is missing, not JSON, or of a version that is not read here."""
     path = root / "meta/info.json"
     if not path.exists():
-        raise DatasetError(f"{root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
+        raise DatasetError(
+            f"{root}: no meta/info.json, not a finished LeRobotDataset; run the command that makes it again"
+        )
     try:
         info = json.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a mark
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -215,7 +217,7 @@ def unreadable(path: Path, error: Exception) -> DatasetError:
                 where=str(path),
                 remedy="run `git lfs pull` in the dataset",
             )
-    remedy = "download it again, or delete it and resume its collection"
+    remedy = "download it again, or delete it and run the command that makes it again"
     return DatasetError(f"unreadable ({error})", where=str(path), remedy=remedy)
 
 
@@ -308,7 +310,9 @@ def _episode_rows(root: Path, older: bool) -> list[dict]:
 def _episode_tables(root: Path) -> Iterator[dict]:
     paths = sorted(root.glob("meta/episodes/**/*.parquet"), key=natural)
     if not paths:
-        raise DatasetError(f"{root}: no files in meta/episodes; resume its collection, or download it again")
+        raise DatasetError(
+            f"{root}: no files in meta/episodes; run the command that makes it again, or download it again"
+        )
     for path in paths:
         file = open_parquet(path)
         names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
