@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, TypeVar
+from typing import Literal
 
-from qwen_vla.parallel.task import WorkerError, require_here
+from qwen_vla.parallel.task import Item, Result, State, WorkerError, require_here
 
-State = TypeVar("State")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Engine = Literal["processes", "ray"]
 
 __all__ = ["Engine", "WorkerError", "parallel_map", "require_here"]

@@ -14,13 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
 
-from qwen_vla.parallel.task import WorkerError, perform
-
-State = TypeVar("State")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from qwen_vla.parallel.task import Item, Result, State, WorkerError, perform
 
 TRIES = 4  # of an item whose process or machine is lost
 FORWARDED = ("QWEN_VLA_", "MUJOCO_")  # beginnings of the names of environment variables that workers share

@@ -11,15 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import repeat
-from typing import TypeVar
 
 from tqdm import tqdm
 
-from qwen_vla.parallel.task import WorkerError, perform
-
-State = TypeVar("State")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from qwen_vla.parallel.task import Item, Result, State, WorkerError, perform
 
 
 def process_map(
