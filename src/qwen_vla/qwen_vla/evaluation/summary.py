@@ -169,12 +169,17 @@ def rows_of(summary: Mapping[str, Any]) -> list[EpisodeRow]:
     return [EpisodeRow(**row) for row in summary["rows"]]
 
 
+def condition_as_text(name: str) -> str:
+    """For instance "over ROS" for over_ros."""
+    return name.replace("_", " ").replace("over ros", "over ROS")
+
+
 def conditions_as_text(summary: Mapping[str, Any]) -> str:
     """The special conditions of an evaluation, for instance "shift colour, blind"; "–" if there are none."""
     words = [f"only {summary['task']}"] if summary.get("task") else []
     words += [f"shift {summary['shift']}"] if summary.get("shift") else []
     words += [f"prompt of {summary['prompt_of']}"] if summary.get("prompt_of") else []
-    words += [name.replace("_", " ") for name in SWITCHES if summary.get(name)]
+    words += [condition_as_text(name) for name in SWITCHES if summary.get(name)]
     return ", ".join(words) or "–"
 
 

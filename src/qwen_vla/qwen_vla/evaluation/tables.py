@@ -11,6 +11,7 @@ from qwen_vla.evaluation.comparison import Comparison, Difference, Evaluations, 
 from qwen_vla.evaluation.summary import (
     CONDITIONS,
     METRIC_UNITS,
+    condition_as_text,
     conditions_as_text,
     mean_metrics,
     rate_as_text,
@@ -115,7 +116,7 @@ def differences(evaluations: Evaluations) -> Iterator[tuple[Table, ...]]:
     for comparison in comparisons(evaluations):
         groups.setdefault((comparison.first, comparison.condition), []).append(comparison)
     for (reference, condition), group in groups.items():
-        title = f"{condition.replace('_', ' ')}, against {_value(group[0].values[0])} ({reference})"
+        title = f"{condition_as_text(condition)}, against {_value(group[0].values[0])} ({reference})"
         rows = [(c.second, _value(c.values[1]), *_difference(c.differences[-1])) for c in group]
         tables = [Table(title, ("evaluation", "value", *DIFFERENCE), rows)]
         if by_task := [(c.second, d.task, *_difference(d)) for c in group for d in c.differences[:-1]]:

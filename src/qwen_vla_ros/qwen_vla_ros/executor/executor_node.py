@@ -40,7 +40,6 @@ from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros import lifecycle
 from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, ChunkReporter, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
-from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.environment import adopt, without_shared_memory
 from qwen_vla_ros.ros.publishers import publisher_of, publishers_on
 
@@ -73,7 +72,7 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def set_up(self) -> None:
         """Load the embodiment, then subscribe."""
-        embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
+        embodiment = self.read_embodiment()
         self._execution = self.keep(execution_of(self, embodiment), Execution.destroy)
         self._reporter = ChunkReporter(embodiment.base_frame)
         self._policy = PolicyMonitor()

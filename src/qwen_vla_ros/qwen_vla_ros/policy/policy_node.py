@@ -53,7 +53,6 @@ from qwen_vla_ros.ros.chunk_messages import (
     report_from_message,
 )
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
-from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
 from qwen_vla_ros.ros.reports import Ending
 
@@ -166,7 +165,7 @@ class PolicyNode(lifecycle.ManagedNode):
     def set_up(self) -> None:
         """Load the embodiment and the policy, subscribe."""
         p = self.parameters
-        self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
+        self._embodiment = self.read_embodiment()
         began = time.perf_counter()
         options = PolicyOptions(p.device, p.euler_steps, p.torch_threads, accelerate=p.accelerate, quantize=p.quantize)
         self._policy = open_policy(p.policy, self._embodiment, options)

@@ -57,7 +57,6 @@ from qwen_vla_ros.recording.recording_topics import (
 from qwen_vla_ros.ros import lifecycle
 from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, checked_instruction, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
-from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
 
 DISCOVERY_PERIOD = 0.5  # [s] steady, between two checks for new publishers
@@ -140,7 +139,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         p = self.parameters
         if p.compression not in COMPRESSIONS:
             raise ValueError(f"compression {p.compression!r} is not one of: {', '.join(COMPRESSIONS)}")
-        self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
+        self._embodiment = self.read_embodiment()
         self._folder = check_place(Path(p.folder).expanduser())
         self._folder.mkdir(parents=True, exist_ok=True)
         self._mend_leftovers()

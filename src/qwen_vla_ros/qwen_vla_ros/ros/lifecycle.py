@@ -34,11 +34,13 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
+from embodiment_descriptions import Embodiment, embodiment_file
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_rclpy import process_start
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.qos import LATCHED
+from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
 LARGEST_DESCRIPTION = 8_000_000  # [bytes]
@@ -142,6 +144,18 @@ class ManagedNode(GuardedNode, LifecycleNode):
         """Create a client that is destroyed at cleanup."""
         name = service.name_for(self.parameters)
         return self.keep(self.create_client(service.kind, name), self.destroy_client)
+
+    def read_embodiment(self) -> Embodiment:
+        """The robot of robot_description and of its YAML. The YAML is looked for first, since it takes no waiting.
+
+        Raises:
+            EmbodimentError, ResourceError: the text or the file is missing or invalid.
+            TimeoutError, InterruptedError: as `wait_for_robot_description`.
+        """
+        config = self.parameters.embodiment_config
+        if config:
+            embodiment_file(config)
+        return read_embodiment(self.wait_for_robot_description(), config)
 
     def wait_for_robot_description(self) -> str:
         """Return the URDF text; TimeoutError when it is not published, InterruptedError when the process is exiting."""

@@ -395,6 +395,7 @@ def test_an_unknown_robot_file_is_named_and_ctrl_c_still_works(peer, process, pr
         processes.end(process, signal.SIGTERM)
     started = processes.start("executor_node", embodiment_config="no/such.yaml")
     peer.wait(lambda: "no/such.yaml: no such embodiment YAML" in processes.log_of(started), "the error")
+    assert "no robot_description" not in processes.log_of(started)
     assert peer.state_of("executor_node") == "unconfigured"
     assert processes.end(started, signal.SIGINT) == 0
 
