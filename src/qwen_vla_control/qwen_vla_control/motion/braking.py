@@ -13,10 +13,12 @@ from qwen_vla_control.motion.joint_path import JointPath
 
 NO_TURN = 1 / 3  # of the way at full speed: with so much room a joint is held at most at its limit
 LEAST_ROOM = 0.003  # of that way: with less a joint is held no farther back
-FARTHEST_BACK = 0.02  # [rad | m] from where it is that a joint is held
+FARTHEST_BACK = 0.2  # [rad/s | m/s] times the time to brake: from where it is that a joint is held
 # A controller may have received the path late, and the order to hold comes later still. No longer: what a gripper took
 # hold of before must not be let go.
 LATENCIES = np.linspace(-0.1, 0.05, 61)  # [s]
+# A cubic that begins at the speed limit v and ends at rest a distance d behind is at most 1.5 d/time + v/3 fast.
+RETURN = 2.25  # d/v in which it stays below v
 
 
 def braking_position(path: JointPath, elapsed: float, time: float, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -36,8 +38,20 @@ def braking_position(path: JointPath, elapsed: float, time: float, lower: np.nda
     bounds = farthest_turning(there, velocities, time, lower, upper)
     held = np.minimum(position, np.where(velocities > 0, bounds, np.inf).min(axis=0))
     held = np.maximum(held, np.where(velocities < 0, bounds, -np.inf).max(axis=0))
-    held = np.clip(held, position - FARTHEST_BACK, position + FARTHEST_BACK)
+    held = np.clip(held, position - FARTHEST_BACK * time, position + FARTHEST_BACK * time)
     return np.clip(held, np.minimum(lower, position), np.maximum(upper, position))
+
+
+def time_to_hold(away: np.ndarray, speed: np.ndarray, time: float) -> float:
+    """In which time joints come to rest, so that none is too fast wherever its controller begins.
+
+    Args:
+        away: between where they are held and where they are measured: a controller that was activated again begins
+            there, another one where it was commanded. (joints,) [rad | m].
+        speed: limits, (joints,) [rad/s | m/s].
+        time: at least [s].
+    """
+    return max(time, float(np.max(RETURN * away / speed, initial=0.0)))
 
 
 def farthest_turning(

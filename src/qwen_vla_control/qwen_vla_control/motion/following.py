@@ -40,20 +40,23 @@ class FollowingWatch:
 
     def fault(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
         """Report a joint that does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
-        path = self._paths.latest
-        if path is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
+        if not self.strayed(measured, stamp_ns).any():
             return None
         commanded = self._commanded(stamp_ns)
         away = np.abs(measured - _nearest(commanded, measured))
         joint = int(np.argmax(away - self._tolerance))
-        if away[joint] <= self._tolerance[joint]:
-            return None
         text = (
-            f"joint '{path.joints[joint]}' is {away[joint]:.4f} away from where it was commanded to be in the last "
+            f"joint '{self._paths.latest.joints[joint]}' is {away[joint]:.4f} away from where it was commanded to be in the last "
             f"{PATIENCE:.1f} s (limit {self._tolerance[joint]:.4f}): measured at {measured[joint]:.4f}, commanded to "
             f"{commanded[0, joint]:.4f}; is its controller active, its torque on, and nothing in its way?"
         )
         return Violation(Reason.NOT_FOLLOWING, text)
+
+    def strayed(self, measured: np.ndarray, stamp_ns: int) -> np.ndarray:
+        """Tell of each joint (joints,) whether it does not follow; arguments as in `fault`."""
+        if self._paths.latest is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
+            return np.zeros(len(measured), bool)
+        return np.abs(measured - _nearest(self._commanded(stamp_ns), measured)) > self._tolerance
 
     def unfinished(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
         """Report a joint that has hardly moved though the motion is over; arguments as in `fault`.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qwen_vla_control.motion.braking import FARTHEST_BACK, braking_position, farthest_turning
+from qwen_vla_control.motion.braking import FARTHEST_BACK, braking_position, farthest_turning, time_to_hold
 from qwen_vla_control.motion.joint_path import JointPath
 
 TIME = 0.1  # [s]
@@ -16,9 +16,9 @@ LOWER, UPPER = np.array([-1.0]), np.array([1.0])
 MOMENTS = np.linspace(0.0, 1.0, 2001)
 
 
-def braked(position: float, velocity: float, held: float) -> np.ndarray:
+def braked(position: float, velocity: float, held: float, time: float = TIME) -> np.ndarray:
     """Positions on the way to rest, as a JointTrajectoryController interpolates."""
-    way, gap = velocity * TIME, held - position
+    way, gap = velocity * time, held - position
     return position + way * MOMENTS + (3 * gap - 2 * way) * MOMENTS**2 + (way - 2 * gap) * MOMENTS**3
 
 
@@ -54,7 +54,19 @@ def test_a_joint_is_not_held_farther_back_than_allowed():
     path = JointPath.through(("finger",), [[0.0], [1.0], [1.0]], 0.1)
     for elapsed in np.arange(0.0, 0.2, 0.005):
         position = path.at(elapsed)[0]
-        assert abs(braking_position(path, elapsed, TIME, LOWER, UPPER) - position) <= FARTHEST_BACK + 1e-12
+        assert abs(braking_position(path, elapsed, TIME, LOWER, UPPER) - position) <= FARTHEST_BACK * TIME + 1e-12
+
+
+@given(st.floats(-3.0, 3.0), st.floats(0.1, 3.0), st.floats(-1.0, 1.0))
+def test_no_joint_is_too_fast_whether_its_controller_begins_where_it_was_commanded_or_where_it_is(away, limit, share):
+    time = time_to_hold(np.array([abs(away)]), np.array([limit]), TIME)
+    for position, velocity in ((away, share * limit), (away, 0.0), (0.0, share * limit)):
+        speeds = np.abs(np.diff(braked(position, velocity, 0.0, time))) / (time * np.diff(MOMENTS))
+        assert speeds.max() <= limit * (1 + 1e-9)
+
+
+def test_joints_that_follow_come_to_rest_in_the_usual_time():
+    assert time_to_hold(np.array([0.0, 0.1]), np.array([3.1, 3.1]), TIME) == TIME
 
 
 def test_a_joint_that_stands_beyond_a_limit_is_held_there():

@@ -43,6 +43,7 @@ class ControllerReference:
     Attributes:
         not_followed: joints did not follow their commands, or their reference was not seen to arrive; that of
             controllers that publish no state is unknown.
+        interpolated: (joints,) of arms and waist, whose controllers begin at references of their own.
         rested: (joints,) where the joints have come to rest since the last command, None until they have.
     """
 
@@ -72,7 +73,7 @@ class ControllerReference:
         self._restart = ControllerRestart(node, (c.manager for c in self._controllers.controllers.values()))
         self._is_compared = np.isfinite(gate.motion.start_jump)
         self._is_continuous = np.array([embodiment.limits[name].type == "continuous" for name in gate.joints])
-        self._interpolated = self._is_compared & np.array([name not in streamed for name in gate.joints])
+        self.interpolated = self._is_compared & np.array([name not in streamed for name in gate.joints])
         self.rested: np.ndarray | None = None
         self.not_followed = False
 
@@ -100,7 +101,7 @@ class ControllerReference:
         """Check that controllers at rest would start where the joints are `measured`."""
         reference = self.reference(measured)
         silent = [who == LAST_COMMAND for who in reference.sources]
-        if self.not_followed and any(silent & self._interpolated):
+        if self.not_followed and any(silent & self.interpolated):
             text = (
                 "joints did not follow their last commands, or ~/resynchronize was interrupted, and their controllers "
                 "do not publish where they would start from; check the robot, then call ~/resynchronize"
@@ -115,7 +116,7 @@ class ControllerReference:
         """Servos stand somewhat beside their references; a joint that moves without a command was moved."""
         if self.rested is None:
             return []
-        moved = np.where(self._interpolated, np.abs(measured - self.rested), 0.0)
+        moved = np.where(self.interpolated, np.abs(measured - self.rested), 0.0)
         joint = int(np.argmax(moved))
         if moved[joint] <= MOVED:
             return []
@@ -159,9 +160,9 @@ class ControllerReference:
         apart = ((np.abs(reference - measured) > IN_SYNC) | self.not_followed) & self._is_compared
         if not apart.any():
             return "the controllers start where the joints are measured; nothing was done"
-        self._take_as_measured(apart & ~self._interpolated, measured)
-        reference = np.where(apart & ~self._interpolated, measured, reference)
-        moved = [name for name, hit in zip(self._gate.joints, apart & self._interpolated, strict=True) if hit]
+        self._take_as_measured(apart & ~self.interpolated, measured)
+        reference = np.where(apart & ~self.interpolated, measured, reference)
+        moved = [name for name, hit in zip(self._gate.joints, apart & self.interpolated, strict=True) if hit]
         if not moved:
             self.not_followed = False
             return "the devices take set-points one by one: the next motion starts where the joints are"

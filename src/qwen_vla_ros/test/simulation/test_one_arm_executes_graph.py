@@ -53,6 +53,17 @@ def test_one_of_two_controllers_that_is_deactivated_on_the_way_holds_both_arms(a
     assert_both_held(arms, number, Reason.NOT_FOLLOWING, Reason.NOT_READY)
 
 
+def test_a_controller_that_is_active_again_before_anybody_notices_does_not_make_up_for_what_it_missed(arms):
+    number = arms.have_accepted()
+    arms.wait(lambda: (arms.waists() > 0.02).all(), "both arms to move")
+    arms.misbehave(Fault.INACTIVE, RIGHT)
+    arms.pass_time(0.1)
+    stood = arms.waists()[1]
+    arms.misbehave(Fault.INACTIVE, RIGHT, on=False)
+    assert_both_held(arms, number, Reason.NOT_FOLLOWING, Reason.NOT_READY)
+    assert arms.waists()[1] == pytest.approx(stood, abs=0.01)
+
+
 def test_one_of_two_controllers_that_is_inactive_before(arms):
     arms.misbehave(Fault.INACTIVE, RIGHT)
     if KNOWS_ACTIVITY:

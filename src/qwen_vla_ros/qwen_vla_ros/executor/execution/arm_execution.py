@@ -16,7 +16,7 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import ArmGate, Reference, RobotState, Violation
 from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
-from qwen_vla_control.motion.braking import braking_position
+from qwen_vla_control.motion.braking import braking_position, time_to_hold
 from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
@@ -195,9 +195,11 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
     def hold(self, at_ns: int | None = None) -> Held:
         """Hold at the commanded position, or just before it where a joint would pass its limit while it brakes.
 
-        At rest nothing is sent: a command could only set the joints in motion.
+        At rest nothing is sent: a command could only set the joints in motion. Joints that do not follow are held where
+        they are measured: their controller may have been activated again, and begins there.
         """
         now, motion = self._now(), self.motion
+        strayed = self._strayed()
         self._following.end()
         self._stand(now)
         if motion is None:
@@ -206,9 +208,28 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         time = self._parameters.hold_time
         if motion.name == RESYNCHRONIZATION:
             return self._let_arrive(motion.path, max(time, motion.path.duration - elapsed))
-        positions = braking_position(motion.path, elapsed, time, *self._limits)
+        positions, time = self._standing(motion.path, elapsed, strayed)
         failures = self._stop_all(JointPath.standing(self.gate.joints, positions, time))
-        return Held("holding the last commanded position", self._commanded.stand(positions), failures)
+        where = ", and those that did not follow where they are measured" if strayed.any() else ""
+        return Held(f"holding the last commanded position{where}", self._commanded.stand(positions), failures)
+
+    def _strayed(self) -> np.ndarray:
+        """Which joints do not follow, (joints,); none where that is not known."""
+        strayed = self._controllers.interpolated
+        if self._known() is not None:
+            return strayed & self._following.strayed(*self._newest())
+        return np.zeros_like(strayed)
+
+    def _standing(self, path: JointPath, elapsed: float, strayed: np.ndarray) -> tuple[np.ndarray, float]:
+        """Where joints are held (joints,), and in which time they come to rest there [s]."""
+        measured, time = self._known(), self._parameters.hold_time
+        if measured is None:
+            return braking_position(path, elapsed, time, *self._limits), time
+        commanded, _ = path.at(elapsed)
+        away = np.where(self._controllers.interpolated, np.abs(commanded - measured), 0.0)
+        time = time_to_hold(away, self.gate.motion.speed, time)
+        held = braking_position(path, elapsed, time, *self._limits)
+        return np.where(strayed, np.clip(measured, *self._limits), held), time
 
     def _let_arrive(self, path: JointPath, time: float) -> Held:
         """Leave references on their way to where the joints are: there nothing moves, wherever they really are.
