@@ -40,13 +40,14 @@ class FollowingWatch:
 
     def fault(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
         """Report a joint that does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
-        if not self.strayed(measured, stamp_ns).any():
+        path = self._paths.latest
+        if path is None or not self.strayed(measured, stamp_ns).any():
             return None
         commanded = self._commanded(stamp_ns)
         away = np.abs(measured - _nearest(commanded, measured))
         joint = int(np.argmax(away - self._tolerance))
         text = (
-            f"joint '{self._paths.latest.joints[joint]}' is {away[joint]:.4f} away from where it was commanded to be in the last "
+            f"joint '{path.joints[joint]}' is {away[joint]:.4f} away from where it was commanded to be in the last "
             f"{PATIENCE:.1f} s (limit {self._tolerance[joint]:.4f}): measured at {measured[joint]:.4f}, commanded to "
             f"{commanded[0, joint]:.4f}; is its controller active, its torque on, and nothing in its way?"
         )
