@@ -20,7 +20,7 @@ from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.evaluation.summary import success_of
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import resumable, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import Engine, parallel_map, require_here
 
@@ -80,7 +80,8 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
     write_json(collection.out / CONTENT.file, collection.content)
     shards = collection.shards
     missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
-    with tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name) as bar:
+    bar = tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name)
+    with resumable(collection.out), bar:
         for shard in parallel_map(partial(_Recorder, collection), _Recorder.record, missing, workers, engine):
             require_here(shard_path(collection.out, shard))
             bar.update()

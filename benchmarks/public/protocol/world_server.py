@@ -54,7 +54,10 @@ def serve_world(world: World) -> None:
     """Answer requests on the socket whose descriptor is the last argument of this process, until it is closed."""
     with Connection(int(sys.argv[-1])) as connection:
         while (request := _received(connection)) is not None:
-            connection.send(_answer(world, *request))
+            try:
+                connection.send(_answer(world, *request))
+            except BrokenPipeError:
+                return  # the caller was interrupted meanwhile
 
 
 def sendable(value: Any) -> Any:

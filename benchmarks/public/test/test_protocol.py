@@ -171,6 +171,20 @@ def test_a_command_that_is_terminated_ends_its_server_and_keeps_what_is_done(tmp
     assert len(part_of(result).read_text().splitlines()) > 1
 
 
+@pytest.mark.timeout(120)
+def test_a_recording_that_is_terminated_says_how_to_go_on(tmp_path):
+    (tmp_path / "command.py").write_text(COMMAND)
+    words = ["record", "--out", str(tmp_path / "data"), "--per-task", "1000"]
+    with subprocess.Popen([sys.executable, tmp_path / "command.py", *words], stderr=subprocess.PIPE, env=PATHS) as done:
+        said = b""
+        while b"/200 [" not in said or b"| 0/200" in said.rpartition(b"\r")[2]:
+            said += done.stderr.read1()
+        done.send_signal(signal.SIGTERM)
+        said += done.stderr.read()
+    assert done.returncode == 1 and b"data keeps what is done, the same command resumes" in said
+    assert b"Traceback" not in said
+
+
 def test_states_of_training_are_refused(tmp_path):
     from benchmarks.public.protocol.evaluate import refuse_trained_seeds
 

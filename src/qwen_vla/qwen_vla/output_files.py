@@ -106,6 +106,20 @@ def disk_full_named(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def resumable(kept: Path) -> Iterator[None]:
+    """Ctrl-C inside says that what is done is in `kept`, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise interrupted(kept) from None
+
+
+def interrupted(kept: Path) -> KeyboardInterrupt:
+    """A Ctrl-C that says so."""
+    return KeyboardInterrupt(f"interrupted; {kept} keeps what is done, the same command resumes")
+
+
 def no_room(error: BaseException, path: Path) -> str:
     """The message for an error caused by a full disk, a quota or a file size limit; empty for any other."""
     number = _disk_errno(error)

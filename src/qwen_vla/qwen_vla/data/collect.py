@@ -19,7 +19,7 @@ from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.robot.range_checks import ranges_of
 from qwen_vla.json_files import read_json
-from qwen_vla.output_files import free_bytes, write_json
+from qwen_vla.output_files import free_bytes, resumable, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import Engine, parallel_map, require_here
 from qwen_vla.suites import Suite, load_suite
@@ -77,7 +77,8 @@ def _record(collection: Collection, workers: int, engine: Engine) -> Counter[str
     """Record the missing shards; returns the number of refused chunks of a leading policy by reason."""
     shards, left = _missing(collection), _scenes_left(collection)
     title, refusals = f"collect {collection.suite} {collection.kind}", Counter()
-    with tqdm(total=collection.episodes, initial=collection.episodes - left, desc=title, unit="episode") as bar:
+    bar = tqdm(total=collection.episodes, initial=collection.episodes - left, desc=title, unit="episode")
+    with resumable(collection.out), bar:
         for done in parallel_map(partial(_Recorder, collection), _Recorder.record, shards, workers, engine):
             require_here(shard_path(collection.out, done.shard))
             refusals += done.refusals

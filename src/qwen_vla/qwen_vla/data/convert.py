@@ -28,7 +28,7 @@ from qwen_vla.data.formats.opening import find_source, open_source, robot_of
 from qwen_vla.data.formats.recordings import mend, unfinished, write_robot
 from qwen_vla.data.formats.spec import clean_text
 from qwen_vla.data.robot.range_checks import ranges_of
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import resumable, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
 
@@ -176,7 +176,8 @@ def _convert_all(work: _Converter, known: Mapping[str, Any]) -> list[Converted]:
     missing = [number for number in range(len(recordings)) if number not in done]
     sizes = [sum(file.stat().st_size for file in files_of(path)) for path in recordings]
     state = {"settings": options.settings, "features": _as_json(work.features)}
-    with tqdm(total=sum(sizes), initial=sum(sizes[k] for k in done), desc="convert", unit="B", unit_scale=True) as bar:
+    bar = tqdm(total=sum(sizes), initial=sum(sizes[k] for k in done), desc="convert", unit="B", unit_scale=True)
+    with resumable(options.out), bar:
         for number, result in zip(missing, _map(work, missing), strict=True):
             done[number] = result
             bar.set_postfix_str(result.recording)

@@ -14,7 +14,7 @@ from pydantic import Base64Bytes, BaseModel, ValidationError
 
 from qwen_vla.errors.validation_errors import as_text
 from qwen_vla.evaluation.summary import EpisodeRow
-from qwen_vla.output_files import disk_full_named, write_text
+from qwen_vla.output_files import disk_full_named, interrupted, write_text
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PartialResults:
         if not self.played:
             self.path.unlink()
         elif kind is KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {self.path} keeps what is done, the same command resumes") from None
+            raise interrupted(self.path) from None
 
     def has(self, seed: int, pictures: bool) -> bool:
         """Whether an episode is finished; `pictures`: with the images of a contact sheet."""
