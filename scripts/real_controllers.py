@@ -32,6 +32,7 @@ import numpy as np
 import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
@@ -102,7 +103,6 @@ class Relay:
         positions: as last heard [rad | m].
         offsets: what is added to each joint [rad | m].
         frozen: positions that are told instead; None: those that are heard.
-        partial: each part has a publisher.
         furthest: how far a joint has been from where it was at `begin` [rad | m].
         fastest: highest speed of a joint since then [rad/s | m/s].
     """
@@ -112,12 +112,25 @@ class Relay:
         self.begin()
         self.offsets = dict.fromkeys(joints, 0.0)
         self.frozen: dict[str, float] | None = None
-        self.partial = False
         self._goals = dict(self.offsets)
         self._parts, self._peer = parts, node
-        self._publishers = [node.node.create_publisher(JointState, f"{EXECUTOR}/joint_states", 10) for _ in parts]
+        self._publishers = [self._new_publisher()]
         node.hear(JointState, "joint_states", self._take, 10)
         node.node.create_timer(1 / RATE, self._tell)
+
+    def divide(self, divided: bool) -> None:
+        """Have a publisher for each part, or one for all: where publishers are not told apart, two would be doubted."""
+
+        def change() -> None:
+            while len(self._publishers) > 1:
+                self._peer.node.destroy_publisher(self._publishers.pop())
+            if divided:
+                self._publishers += [self._new_publisher() for _ in self._parts[1:]]
+
+        self._peer.in_turn(change)
+
+    def _new_publisher(self) -> Publisher:
+        return self._peer.node.create_publisher(JointState, f"{EXECUTOR}/joint_states", 10)
 
     def push(self, joint: str, by: float) -> None:
         """Move a joint by hand, slowly."""
@@ -150,8 +163,8 @@ class Relay:
         told = self.told
         if not told:
             return
-        groups = self._parts if self.partial else [tuple(told)]
-        for publisher, names in zip(self._publishers, groups, strict=False):
+        groups = self._parts if len(self._publishers) > 1 else [tuple(told)]
+        for publisher, names in zip(self._publishers, groups, strict=True):
             message = JointState(name=list(names), position=[told[name] for name in names])
             message.header.stamp = self._peer.node.get_clock().now().to_msg()
             publisher.publish(message)
@@ -337,7 +350,8 @@ class Bench(SpinningNode):
 def begin_anew(bench: Bench) -> None:
     """Everything works, and nothing is remembered."""
     relay = bench.relay
-    relay.frozen, relay.partial = None, False
+    relay.frozen = None
+    relay.divide(False)
     for joint in relay.offsets:
         relay.push(joint, 0.0)
     bench.until(lambda: not any(relay.offsets.values()), "the relay to tell the truth")
@@ -347,7 +361,7 @@ def begin_anew(bench: Bench) -> None:
         bench.trigger(service)
     bench.pass_time(0.5)
     bench.trigger("go_home")
-    bench.until(lambda: "was in progress" in bench.trigger("hold").message or not moves(bench), "rest")
+    bench.until(lambda: not moves(bench), "rest")
     bench.pass_time(0.3)
     with bench.changed:
         bench.reports.clear()
@@ -428,6 +442,17 @@ def inactive_during(bench: Bench) -> str:
         bench.switch(bench.controller, True)
 
 
+def inactive_for_a_moment(bench: Bench) -> str:
+    """A controller is deactivated and activated on its way: it begins where the joints are, and is not to catch up."""
+    number, start = bench.have_accepted(), bench.reference(bench.elbow)
+    bench.until(lambda: abs(bench.reference(bench.elbow) - start) > 0.005, "the arm to move")
+    bench.restart()
+    if bench.verdict(number, ChunkReport.HELD, ChunkReport.COMPLETED).verdict == ChunkReport.COMPLETED:
+        _completed()
+    bench.pass_time(0.5)
+    return bench.must_not_have_stepped()
+
+
 def does_not_follow(bench: Bench) -> str:
     """The joints stand, whatever they are commanded."""
     bench.relay.frozen = dict(bench.relay.positions)
@@ -441,7 +466,7 @@ def _completed() -> str:
 
 def partial_states(bench: Bench) -> str:
     """The joints of each controller have a publisher."""
-    bench.relay.partial = True
+    bench.relay.divide(True)
     bench.begin_executor_anew()  # it would wait for who has told the whole
     return executes(bench)
 
@@ -475,6 +500,7 @@ SCENES: dict[str, Callable[[Bench], str]] = {
     "the arm's controller inactive before": partial(inactive_before, which="controller"),
     "the other controller inactive before": partial(inactive_before, which="other"),
     "the arm's controller inactive during": inactive_during,
+    "the arm's controller inactive for a moment": inactive_for_a_moment,
     "hardware that does not follow": does_not_follow,
     "partial joint states from two publishers": partial_states,
     "measured beyond a limit": beyond_a_limit,
