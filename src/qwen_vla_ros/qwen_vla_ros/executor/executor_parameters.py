@@ -55,7 +55,14 @@ PARAMETERS = (
     Parameter(
         "max_refusals", 5, "Refusals in a row after which a motion of the policy is aborted", 1, 1000, safety=True
     ),
-    Parameter("hold_time", 0.1, "Time for the controllers to come to rest when holding [s]", 0.02, 1.0, safety=True),
+    Parameter(
+        "hold_time",
+        0.1,
+        "Time for the controllers to come to rest when holding, longer where joints lag far behind [s]",
+        0.02,
+        1.0,
+        safety=True,
+    ),
     Parameter(
         "blending",
         str(Blending.SYNCHRONOUS),
