@@ -30,11 +30,11 @@ def robot(stack: SimulatedStack) -> Iterator[RobotCommander]:
 
 def test_it_is_executed_until_its_timeout(robot) -> None:
     states: list[str] = []
-    result = robot.say("stand still", 3.0, lambda state, figures: states.append(state))
+    result = robot.say("stand still", 8.0, lambda state, figures: states.append(state))
     assert (result.ending, result.success) == (Ending.TIMEOUT, True), result
-    assert result.chunks_executed >= 1 and 3.0 <= result.seconds < 10.0
+    assert result.chunks_executed >= 1 and 8.0 <= result.seconds < 20.0
     assert "executing" in states
-    assert str(result).startswith("timeout (") and "the timeout of 3.0 s has expired" in str(result)
+    assert str(result).startswith("timeout (") and "the timeout of 8.0 s has expired" in str(result)
 
 
 def test_a_stopped_robot_is_no_success_and_says_why(robot) -> None:
