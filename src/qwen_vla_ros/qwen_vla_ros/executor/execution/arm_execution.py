@@ -62,7 +62,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         self._following = FollowingWatch(np.where(is_gripper, np.inf, p.following_tolerance))
         streamed = self.commands.streamed
         self._controllers = ControllerReference(node, embodiment, gate, self._commanded, streamed, self._known)
-        self._limits = gate.motion.lower, gate.motion.upper
+        self._limits, self._speeds = (gate.motion.lower, gate.motion.upper), gate.motion.speed
         self._stands_ns = 0
         self._hand_over: ChunkHandover | None = None
         if self.overlaps:
@@ -227,7 +227,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             return braking_position(path, elapsed, time, *self._limits), time
         commanded, _ = path.at(elapsed)
         away = np.where(self._controllers.interpolated, np.abs(commanded - measured), 0.0)
-        time = time_to_hold(away, self.gate.motion.speed, time)
+        time = time_to_hold(away, self._speeds, time)
         held = braking_position(path, elapsed, time, *self._limits)
         return np.where(strayed, np.clip(measured, *self._limits), held), time
 
