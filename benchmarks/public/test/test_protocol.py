@@ -153,15 +153,23 @@ if __name__ == "__main__":
 """
 
 
+def said_until_some_are_done(command: subprocess.Popen, total: bytes) -> bytes:
+    """What a command says until its progress of this `total` is no longer 0."""
+    said = b""
+    while total not in said or b"| 0" + total in said.rpartition(b"\r")[2]:
+        heard = command.stderr.read1()
+        assert heard, said.decode()
+        said += heard
+    return said
+
+
 @pytest.mark.timeout(120)
 def test_a_command_that_is_terminated_ends_its_server_and_keeps_what_is_done(tmp_path):
     (tmp_path / "command.py").write_text(COMMAND)
     result = tmp_path / "result.json"
     words = ["evaluate", "--policy", "mock://hold", "--episodes", "1000", "--json", str(result)]
     with subprocess.Popen([sys.executable, tmp_path / "command.py", *words], stderr=subprocess.PIPE, env=PATHS) as done:
-        said = b""
-        while b"/2000 [" not in said or b"| 0/2000" in said.rpartition(b"\r")[2]:
-            said += done.stderr.read1()
+        said = said_until_some_are_done(done, b"/2000 [")
         started = psutil.Process(done.pid).children(recursive=True)
         assert any("serve" in process.cmdline() for process in started)
         done.send_signal(signal.SIGTERM)
@@ -176,9 +184,7 @@ def test_a_recording_that_is_terminated_says_how_to_go_on(tmp_path):
     (tmp_path / "command.py").write_text(COMMAND)
     words = ["record", "--out", str(tmp_path / "data"), "--per-task", "1000"]
     with subprocess.Popen([sys.executable, tmp_path / "command.py", *words], stderr=subprocess.PIPE, env=PATHS) as done:
-        said = b""
-        while b"/200 [" not in said or b"| 0/200" in said.rpartition(b"\r")[2]:
-            said += done.stderr.read1()
+        said = said_until_some_are_done(done, b"/200 [")
         done.send_signal(signal.SIGTERM)
         said += done.stderr.read()
     assert done.returncode == 1 and b"data keeps what is done, the same command resumes" in said
