@@ -97,6 +97,10 @@ def note(folder: Path, item: int) -> tuple[int, str]:
     return item, str(Path.cwd())
 
 
+def second(_: None, item: int) -> int:
+    return item
+
+
 def fail(_: None, item: int) -> None:
     raise ValueError(f"item {item} is unlucky")
 
@@ -122,6 +126,11 @@ def test_an_item_whose_node_is_killed_is_worked_on_by_another(nodes, tmp_path):
         reader.join(SECONDS)
     assert found == [(item, str(Path.cwd())) for item in range(4)]
     assert len(list(tmp_path.glob("[0-9]*"))) == 5, "one of them was begun twice"
+
+
+def test_a_call_that_ends_as_its_last_result_arrives_leaves_this_process_alive(nodes):
+    for _ in range(100):
+        assert list(parallel_map(type(None), second, range(2), 1, "ray")) == [0, 1]
 
 
 def test_an_error_arrives_with_its_message(nodes):

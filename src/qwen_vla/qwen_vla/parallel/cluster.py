@@ -37,7 +37,8 @@ def cluster_map(
     except ray.exceptions.RayError as error:
         raise WorkerError(f"lost in {TRIES} tries: {str(error).strip().splitlines()[0]}") from error
     finally:
-        for result in results:
+        # Only what is still worked on: to cancel a task that ends in this moment ends this process (Ray 2.60).
+        for result in ray.wait(results, num_returns=len(results), timeout=0, fetch_local=False)[1]:
             ray.cancel(result, force=True)
 
 
