@@ -39,6 +39,7 @@ from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
+from qwen_vla.training.precision import in_bf16
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of, statistics_to_keep
 from qwen_vla.training.state import record_of_data, refuse_other_statistics, write_model
@@ -153,7 +154,7 @@ def prepare(recipe: Recipe, device: Device = "auto") -> Run:
     learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_in_backbone).to(accelerator.device)
     _freeze_unused(learner)
     learner.sharded = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
-    wrapped = spread(learner, accelerator, learner.sharded, model.block_names, recipe.autocast == "bf16")
+    wrapped = spread(learner, accelerator, learner.sharded, model.block_names, in_bf16(recipe, accelerator.device))
     optimizer = optimizer_of(recipe, learner)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, step))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)

@@ -26,6 +26,7 @@ from qwen_vla.training.distributed import anyone, clip_gradients, collect_later,
 from qwen_vla.training.grounding import WEIGHTS
 from qwen_vla.training.held_out import mean, validate
 from qwen_vla.training.output_folder import claim
+from qwen_vla.training.precision import in_bf16, told
 from qwen_vla.training.progress.curve import plot_curve
 from qwen_vla.training.progress.log import Log
 from qwen_vla.training.recipe import Recipe
@@ -99,10 +100,11 @@ def _introduction(run: Run) -> str:
     frames = sum(len(source.training) for source in run.sources)
     held_out = sum(len(source.held_out) for source in run.sources)
     part = "" if trained == parameters else f", {trained:.1f} M of them trained"
+    device = run.accelerator.device
     return (
         f"{run.recipe.name}: {parameters:.1f} M parameters{part}, {frames} samples to train on, {held_out} held out, "
-        f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
-        f"{run.placement}; log and loss curve in {run.recipe.output}{_clipping(run)}"
+        f"{run.accelerator.num_processes} process(es) on {device.type}{told(run.recipe, device)}, from step "
+        f"{run.step}; {run.placement}; log and loss curve in {run.recipe.output}{_clipping(run)}"
     )
 
 
@@ -227,12 +229,14 @@ def _parameters(run: Run) -> list[torch.nn.Parameter]:
 
 
 def _precision(run: Run) -> torch.autocast:
-    return torch.autocast(run.accelerator.device.type, torch.bfloat16, enabled=run.recipe.autocast == "bf16")
+    device = run.accelerator.device
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(run.recipe, device))
 
 
 def _fast_attention(run: Run) -> contextlib.AbstractContextManager:
-    cpu_bf16 = run.recipe.autocast == "bf16" and run.accelerator.device.type == "cpu"
-    return MatmulAttention() if cpu_bf16 else contextlib.nullcontext()
+    device = run.accelerator.device
+    slow = device.type == "cpu" and in_bf16(run.recipe, device)
+    return MatmulAttention() if slow else contextlib.nullcontext()
 
 
 class StopSignal:

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from qwen_vla import Observation, Policy, QwenVLAConfig, QwenVLAModel
+from qwen_vla.training import precision
 from qwen_vla.training.balance import RANGE, GradientBalance
 from qwen_vla.training.progress.log import BOARD_FOLDER, read_log
 from qwen_vla.training.recipe import Losses, Recipe, RecipeError
@@ -318,7 +319,8 @@ def test_frozen_parts_stay(recordings, tmp_path):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_what_saves_memory_changes_little(recordings, tmp_path, changes, tolerance):
+def test_what_saves_memory_changes_little(recordings, tmp_path, changes, tolerance, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     found = []
     for options in ({"freeze": changes.get("freeze", ())}, changes):
         torch.manual_seed(0)
@@ -328,6 +330,27 @@ def test_what_saves_memory_changes_little(recordings, tmp_path, changes, toleran
     assert found[1] == pytest.approx(found[0], rel=tolerance)
     if "precision" in changes:
         assert {p.dtype for p in run.model.vlm.model.visual.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "stored", "computed"),
+    [
+        (True, {}, torch.bfloat16),
+        (False, {}, torch.float32),
+        (False, {"precision": "bf16", "freeze": ["vision"]}, torch.bfloat16),
+    ],
+)
+def test_a_cpu_does_not_imitate_bf16_unless_weights_are_stored_in_it(
+    recordings, tmp_path, has_bf16, stored, computed, monkeypatch
+):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+    recipe = recipe_for(tmp_path / "run", [robot(recordings)], autocast="bf16", **stored)
+    run, found = prepare(recipe), set()
+    layer = next(module for module in run.model.action_expert.modules() if isinstance(module, torch.nn.Linear))
+    layer.register_forward_hook(lambda _layer, _inputs, output: found.add(output.dtype))
+    training_step(run, run.batches[0])
+    assert found == {computed}
+    assert ("in fp32" in precision.told(recipe, torch.device("cpu"))) == (computed == torch.float32)
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import MarkerEmbedding
 from qwen_vla.training.optimizer import optimizer_of
+from qwen_vla.training.precision import in_bf16
 from qwen_vla.training.recipe import Recipe
-from qwen_vla.training.start import TYPES, adapt
+from qwen_vla.training.start import adapt
 
 CHANNELS = 14  # of two arms
 STEPS = 3  # measured, after one to warm up
@@ -67,7 +68,7 @@ def _step(learner: Learner, optimizer: torch.optim.Optimizer, recipe: Recipe, ba
     batches = [batch.to(device) for batch in batches]
     began = time.perf_counter()
     for batch in batches:
-        with torch.autocast(device.type, TYPES["bf16"], enabled=recipe.autocast == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(recipe, device)):
             loss = learner(batch)["action"]
         loss.backward()
     optimizer.step()

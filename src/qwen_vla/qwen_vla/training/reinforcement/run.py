@@ -14,6 +14,7 @@ from qwen_vla.suites import load_suite
 from qwen_vla.training.distributed import accelerator_of, asked_to_shard, like, load_optimizer, spread, whole
 from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.output_folder import MODEL_FOLDER
+from qwen_vla.training.precision import in_bf16
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -76,14 +77,15 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
         recipe.init_from, device, recipe.euler_steps, robot, torch.float32, accelerate="off"
     )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
-    actor = Actor(policy, sampling, recipe.autocast == "bf16", recipe.ppo.counted_rows, accelerator)
+    half = in_bf16(recipe, device)
+    actor = Actor(policy, sampling, half, recipe.ppo.counted_rows, accelerator)
     torch.manual_seed(recipe.seed)  # adapters start at random
     adapt(actor.model, recipe)
     actor.model.to(device).train(recipe.gradient_checkpointing)  # checkpoints are made in training only
     value_head = ValueHead(policy.model.config.text.hidden_size).to(device)
     shard = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
     both = ActorCritic(actor.model, value_head)
-    actor.within = spread(both, accelerator, shard, actor.model.block_names, recipe.autocast == "bf16")
+    actor.within = spread(both, accelerator, shard, actor.model.block_names, half)
     trained = [p for p in actor.model.parameters() if p.requires_grad]
     groups = [
         {"params": trained, "lr": recipe.ppo.actor_lr},

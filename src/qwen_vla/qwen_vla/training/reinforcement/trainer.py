@@ -20,6 +20,7 @@ from tqdm import tqdm
 from qwen_vla.parallel import Engine
 from qwen_vla.training.distributed import gathered
 from qwen_vla.training.output_folder import claim
+from qwen_vla.training.precision import told
 from qwen_vla.training.progress.log import Log
 from qwen_vla.training.reinforcement.actor import Sampling
 from qwen_vla.training.reinforcement.chunk_env import parallel_envs
@@ -59,13 +60,13 @@ def train(recipe: ReinforcementRecipe, max_steps: int | None = None, engine: Eng
 
 
 def _introduction(run: Run) -> str:
-    recipe = run.recipe
+    recipe, device = run.recipe, run.actor.device
     trained = sum(p.numel() for group in run.optimizer.param_groups for p in group["params"]) / 1e6
     return (
         f"{recipe.name}: {trained:.1f} M parameters to train by "
-        f"{run.actor.accelerator.num_processes} process(es) on {run.actor.device.type}, {recipe.episodes} episodes of "
-        f"{recipe.suite} per update in {recipe.environments} simulators, from step {run.step}; log and curve in "
-        f"{recipe.output}"
+        f"{run.actor.accelerator.num_processes} process(es) on {device.type}{told(recipe, device)}, {recipe.episodes} "
+        f"episodes of {recipe.suite} per update in {recipe.environments} simulators, from step {run.step}; log and "
+        f"curve in {recipe.output}"
     )
 
 
