@@ -349,7 +349,7 @@ import json
 from benchmarks.public.libero.scene import Scene
 from benchmarks.public.libero.tasks import SUITES, nearest
 apart, joints, repeated = [], [], []
-for task in (SUITES["libero_object"][0], SUITES["libero_spatial"][4]):
+for task in (SUITES["libero_object"][0], *SUITES["libero_spatial"][4:6]):  # in the last, a bowl slides off a ramekin
     scene = Scene(task)
     for seed in (500000, 500001, 1000000, 1000001, 500000):
         scene.reset(seed)
@@ -360,7 +360,7 @@ for task in (SUITES["libero_object"][0], SUITES["libero_spatial"][4]):
 print(json.dumps([apart, repeated, len({str(places) for places in joints})]))
 """)
     assert min(found[0]) > 0.5 * APART, "after they settled, too"
-    assert found[1] == [True, True] and found[2] == 8
+    assert found[1] == [True] * 3 and found[2] == 12
 
 
 @in_simulator
