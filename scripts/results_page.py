@@ -20,13 +20,14 @@ sys.path.insert(0, str(ROOT))  # of the benchmarks
 
 import measure_results  # noqa: E402
 
+from benchmarks.public.libero.benchmark import LIBERO  # noqa: E402
 from benchmarks.public.metaworld.benchmark import METAWORLD  # noqa: E402
 from benchmarks.public.protocol.benchmark import Benchmark  # noqa: E402
 from benchmarks.public.simpler_widowx.benchmark import SIMPLER_WIDOWX  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
 SUITES = ("widowx", "aloha", "mobile_base")
-BENCHMARKS = {"Simpler-WidowX": SIMPLER_WIDOWX, "Meta-World MT50": METAWORLD}
+BENCHMARKS = {"Simpler-WidowX": SIMPLER_WIDOWX, "LIBERO": LIBERO, "Meta-World MT50": METAWORLD}
 NONE = "–"  # not measured
 
 
