@@ -32,6 +32,7 @@ PARTS = {
 }
 NODES = "nodes"  # argument: only the parts that depend on the distribution of ROS 2
 WITHOUT_NODES = "side by side"
+BEGUN = "begun.txt"  # file beside the counts
 COLUMNS = ("passed", "failed", "skipped", "reruns", "time", "exit status")
 
 
@@ -44,12 +45,14 @@ class Result:
         seconds: duration [s].
         counts: of tests, by pytest's names of outcomes; None if it did not finish.
         interrupted: by Ctrl-C.
+        began: the test that began last, by which a run that did not finish was ended; empty if none had begun.
     """
 
     status: int
     seconds: float
     counts: dict[str, int] | None
     interrupted: bool
+    began: str
 
     def row(self) -> list[str]:
         """The cells of the summary."""
@@ -94,7 +97,9 @@ def run(arguments: list[str]) -> Result:
             process.wait()
             raise
         found = json.loads(counts.read_text()) if counts.is_file() else None
-    return Result(128 - status if status < 0 else status, time.monotonic() - began, found, interrupted)
+        last = counts.with_name(BEGUN)
+        test = last.read_text() if last.is_file() else ""
+    return Result(128 - status if status < 0 else status, time.monotonic() - began, found, interrupted, test)
 
 
 def print_summary(results: dict[str, Result]) -> None:
@@ -106,6 +111,9 @@ def print_summary(results: dict[str, Result]) -> None:
     for name, *cells in rows:
         line = [name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]
         print("  ".join(line).rstrip())
+    for name, result in results.items():
+        if result.counts is None and result.began:
+            print(f"{name}: ended in the middle, in or after {result.began}")
 
 
 # The plugin by which the pytest run reports its counts.
@@ -114,6 +122,22 @@ def print_summary(results: dict[str, Result]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --counts."""
     parser.addoption("--counts", metavar="FILE", type=Path, help="write the numbers of passed, failed ... tests (JSON)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note which tests begin, in the process that hears of all of them."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Begun(config.getoption("counts").with_name(BEGUN)))
+
+
+class _Begun:
+    """Keeps the name of the test that began last in a file, as a test may end the process."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._file.write_text(nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

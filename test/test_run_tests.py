@@ -107,6 +107,8 @@ def test_both_parts_run_and_the_worse_one_counts(run, first, second, status, cel
     assert found == status, said
     assert [row[:4] for row in rows(said).values()] == cells
     assert max(int(row[-1]) for row in rows(said).values()) == status
+    ended = re.search(r"^side by side: ended in the middle, in or after (.*)$", said, re.MULTILINE)
+    assert (ended and ended[1]) == ("test_side_by_side.py::test_crash" if first == CRASH else None)
 
 
 def test_ctrl_c_ends_both_and_says_how_far_it_came(start):
