@@ -78,7 +78,7 @@ def test_one_of_two_controllers_that_is_inactive_before(arms):
 def test_hardware_of_one_of_two_arms_that_ignores_commands_holds_both(arms):
     arms.misbehave(Fault.NOT_FOLLOWING, "follower_right/waist")
     report = assert_both_held(arms, arms.have_accepted(), Reason.NOT_FOLLOWING)
-    assert "'follower_right/waist'" in report.message
+    assert "'follower_right/waist'" in report.message and "did not follow, held where measured" in report.message
     assert arms.waists()[0] > 0.02 > abs(arms.waists()[1])
 
 

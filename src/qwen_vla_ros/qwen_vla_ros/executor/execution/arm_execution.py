@@ -6,6 +6,7 @@ Where a motion starts is defined in ControllerReference.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -210,8 +211,9 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             return self._let_arrive(motion.path, max(time, motion.path.duration - elapsed))
         positions, time = self._standing(motion.path, elapsed, strayed)
         failures = self._stop_all(JointPath.standing(self.gate.joints, positions, time))
-        where = ", and those that did not follow where they are measured" if strayed.any() else ""
-        return Held(f"holding the last commanded position{where}", self._commanded.stand(positions), failures)
+        names = ", ".join(itertools.compress(self.gate.joints, strayed))
+        but = f"; {names}: did not follow, held where measured" if names else ""
+        return Held(f"holding the last commanded position{but}", self._commanded.stand(positions), failures)
 
     def _strayed(self) -> np.ndarray:
         """Which joints do not follow, (joints,); none where that is not known."""
