@@ -95,9 +95,10 @@ def _conditions(result: Mapping[str, Any]) -> str:
     groups = ", ".join(f"{name.replace('_', ' ')} {measure_results.rate(r)}" for name, r in result["groups"].items())
     failures = "; ".join(f"{kind}: {count}" for kind, count in result["failures"].items())
     part = "" if result["complete"] or result["starts"] != "official" else ", a part of the protocol"
+    rows = result["executed_rows"] or "as many as the policy says"
     return (
-        f"{result['starts']} start states{part}, {result['episodes']} episodes, {result['executed_rows']} rows of a "
-        f"chunk executed: {groups}. Failures: {failures}. Trained on {result['trained_on']}."
+        f"{result['starts']} start states{part}, {result['episodes']} episodes, rows of a chunk executed: {rows}; "
+        f"{groups}. Failures: {failures}. Trained on {result['trained_on']}."
     )
 
 

@@ -46,9 +46,11 @@ def test_a_result_stands_with_interval_groups_and_what_it_was_trained_on(page, t
     write(tmp_path, "simpler_widowx_validation.json", rate(2, 4) | result | {"score": 0.5, "starts": "validation"})
     text = page.benchmarks()
     assert "| Simpler-WidowX | **12.5**; 3 of 24 (4–31 %) | **50.0**; 2 of 4 (15–85 %) | " in text
-    assert "official start states, a part of the protocol, 24 episodes, 4 rows of a chunk executed: spoon 1 of" in text
+    assert "official start states, a part of the protocol, 24 episodes, rows of a chunk executed: 4; spoon 1 of" in text
     assert "validation start states, 4 episodes, " in text
     assert text.count("Failures: lost: 3. Trained on our own.") == 2
+    write(tmp_path, "simpler_widowx.json", rate(3, 24) | result | {"executed_rows": None})
+    assert "24 episodes, rows of a chunk executed: as many as the policy says; spoon" in page.benchmarks()
 
 
 def test_the_papers_figures_stand_beside_ours_where_there_are_any(page, tmp_path):

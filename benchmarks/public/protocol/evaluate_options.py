@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public.protocol.benchmark import Benchmark
+from qwen_vla.evaluation.options import from_here
 from qwen_vla.model.checkpoint.files import read_training
 from qwen_vla.parallel import Engine
 from qwen_vla.policies.checkpoint import checkpoint_of
@@ -53,7 +54,7 @@ class EvaluateOptions:
         """What distinguishes this measurement from others."""
         checkpoint = checkpoint_of(self.policy)
         return {
-            "checkpoint": str(checkpoint) if checkpoint else self.policy,
+            "checkpoint": from_here(checkpoint) if checkpoint else self.policy,
             "step": read_training(checkpoint).step if checkpoint else None,
             "executed_rows": self.rows or None,
             "starts": "validation" if self.validation else "official",

@@ -91,7 +91,7 @@ class EvaluateOptions:
 
         checkpoint = self.checkpoint
         return {
-            "checkpoint": _from_here(checkpoint) if checkpoint else self.policy,
+            "checkpoint": from_here(checkpoint) if checkpoint else self.policy,
             "step": read_training(checkpoint).step if checkpoint else None,
             "task": self.task,
             "shift": self.shift,
@@ -104,7 +104,7 @@ class EvaluateOptions:
         }
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """A path below the working directory, relative to it: results need not name folders of a machine."""
     whole, here = path.resolve(), Path.cwd()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
