@@ -70,17 +70,19 @@ def paper() -> str:
 
 
 def _cells(benchmark: Benchmark) -> Iterator[str]:
-    yield _score(f"{benchmark.name}.json")
-    yield _score(f"{benchmark.name}_validation.json")
+    yield _score(benchmark, f"{benchmark.name}.json")
+    yield _score(benchmark, f"{benchmark.name}_validation.json")
     yield measure_results.rate(_read(f"{benchmark.name}_expert.json"))
     yield ", ".join(f"{name} {value:g}" for name, value in benchmark.published.items())
 
 
-def _score(file: str) -> str:
+def _score(benchmark: Benchmark, file: str) -> str:
     if not (RESULTS / file).exists():
         return NONE
     result = _read(file)
-    return f"**{100 * result['score']:.1f}**; {measure_results.rate(result)}"
+    tasks, known = len(result["tasks"]), len(benchmark.tasks)
+    part = f" on {tasks} of the {known} tasks" if tasks < known else ""
+    return f"**{100 * result['score']:.1f}**{part}; {measure_results.rate(result)}"
 
 
 def _by_group() -> Iterator[str]:

@@ -42,6 +42,7 @@ def test_a_benchmark_without_a_result_has_its_expert_and_no_figure(page, tmp_pat
 def test_a_result_stands_with_interval_groups_and_what_it_was_trained_on(page, tmp_path):
     result = {"score": 0.125, "trained_on": "our own", "complete": False, "starts": "official", "executed_rows": 4}
     result |= {"groups": {"spoon": rate(1, 4)}, "failures": {"lost": 3}}
+    result |= {"tasks": dict.fromkeys(page.BENCHMARKS["Simpler-WidowX"].tasks)}
     write(tmp_path, "simpler_widowx.json", rate(3, 24) | result)
     write(tmp_path, "simpler_widowx_validation.json", rate(2, 4) | result | {"score": 0.5, "starts": "validation"})
     text = page.benchmarks()
@@ -50,6 +51,8 @@ def test_a_result_stands_with_interval_groups_and_what_it_was_trained_on(page, t
     assert "validation start states, 4 episodes, " in text
     assert text.count("Failures: lost: 3. Trained on our own.") == 2
     write(tmp_path, "simpler_widowx.json", rate(3, 24) | result | {"executed_rows": None})
+    write(tmp_path, "metaworld.json", rate(1, 2) | result | {"tasks": {"reach": rate(1, 2)}})
+    assert "| Meta-World MT50 | **12.5** on 1 of the 50 tasks; 1 of 2 (" in page.benchmarks()
     assert "24 episodes, rows of a chunk executed: as many as the policy says; spoon" in page.benchmarks()
 
 
