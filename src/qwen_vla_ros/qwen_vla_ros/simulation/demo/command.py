@@ -7,7 +7,7 @@ The command line imports this module for its options: everything that needs ROS 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from qwen_vla.evaluation.options import DEFAULT_POLICY
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from qwen_vla_ros.simulation.demo.recording import Recording
     from qwen_vla_ros.simulation.stack import Host, SimulatedStack
     from qwen_vla_ros.simulation.task_client import TaskClient, TaskRow
@@ -231,17 +233,22 @@ class Demo:
         if not episodes:
             return
         from qwen_vla.video_files import write_gif, write_mp4
-        from qwen_vla_ros.simulation.demo.video import RATE, film
+        from qwen_vla_ros.simulation.demo.video import CARD_SECONDS, RATE, film
         from qwen_vla_ros.simulation.progress_line import ProgressLine
 
         line = ProgressLine()
+        length = sum(row.seconds + AFTERGLOW + CARD_SECONDS for _, row in episodes)
+
+        def frames(what: str) -> Iterator[np.ndarray]:
+            for number, frame in enumerate(film(episodes)):
+                line.update(f"writing the {what}", f"{number / RATE:.0f} of {length:.0f} s")
+                yield frame
+
         if self.video:
-            line.update("writing the video")
-            write_mp4(self.out / FILM, film(episodes), RATE, MAKER)
+            write_mp4(self.out / FILM, frames("video"), RATE, MAKER)
             line.finish(f"video: {self.out / FILM}")
         if self.gif:
-            line.update("writing the GIF")
-            size = write_gif(self.gif, list(film(episodes)), RATE, GIF_LIMIT, MAKER)
+            size = write_gif(self.gif, list(frames("GIF")), RATE, GIF_LIMIT, MAKER)
             line.finish(f"GIF: {self.gif} ({size / 1e6:.1f} MB)")
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
