@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -30,3 +31,10 @@ def told(recipe: Recipe | ReinforcementRecipe, device: torch.device) -> str:
     """What is to be said of a recipe's precision on this device, to be appended to it; usually nothing."""
     another = recipe.autocast == "bf16" and not in_bf16(recipe, device)
     return " in fp32 (no instructions for bf16 here)" if another else ""
+
+
+class Float32(TorchFunctionMode):
+    """While active, `bfloat16()` copies a tensor in float32, in which torch's Muon, having no option, then computes."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0].float().clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))

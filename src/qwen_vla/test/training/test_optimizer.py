@@ -8,12 +8,15 @@ import torch
 from micro import build, micro_config
 from pydantic import ValidationError
 
+from qwen_vla.training import optimizer as module
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.optimizer import BETAS, MUON, MuonAndAdamW, hidden_matrices, learning_rate, optimizer_of
 from qwen_vla.training.recipe import Optimizer, Recipe
 
 OPTIONS = {"backbone_lr": 1e-3, "expert_lr": 2e-3, "weight_decay": 0.1, "warmup_steps": 4}
+
+OTHERS = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0, "weight_decay": 0.0, "muon": False}]
 
 
 def learner():
@@ -65,6 +68,13 @@ def steps(of, chosen, numbers):
         chosen.step()
 
 
+@pytest.fixture
+def bf16(monkeypatch):
+    """As on a CPU with instructions for bf16."""
+    monkeypatch.setattr(module, "cpu_has_bf16", lambda: True)
+
+
+@pytest.mark.usefixtures("bf16")
 def test_each_part_steps_as_torch_does():
     of, other = learner(), learner()
     steps(of, optimizer("muon", of, muon_fused=True), range(3))
@@ -82,6 +92,7 @@ def test_each_part_steps_as_torch_does():
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.usefixtures("bf16")
 def test_queries_keys_and_values_are_separate_matrices_for_muon():
     of = learner()
     chosen = optimizer("muon", of)
@@ -108,6 +119,24 @@ def test_queries_keys_and_values_are_separate_matrices_for_muon():
     for name, (weight, rows, _) in fused.items():
         for part, now in zip(alone[name], weight.split(rows), strict=True):
             torch.testing.assert_close(now, part, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_muon_computes_in_float32_where_bf16_would_be_imitated(monkeypatch, has_bf16):
+    monkeypatch.setattr(module, "cpu_has_bf16", lambda: has_bf16)
+    weight = torch.nn.Parameter(torch.zeros(48, 32))
+    weight.grad = torch.randn(48, 32, generator=torch.Generator().manual_seed(0))
+    MuonAndAdamW([{"params": [weight], "lr": 1.0, "weight_decay": 0.0, "muon": True}, *OTHERS]).step()
+
+    a, b, c = MUON["ns_coefficients"]
+    whole = weight.grad.double().T
+    whole /= whole.norm()
+    for _ in range(MUON["ns_steps"]):
+        gram = whole @ whole.T
+        whole = a * whole + (b * gram + c * gram @ gram) @ whole
+    wanted = -0.2 * 48**0.5 * whole.T
+    error = (weight - wanted).abs().max() / wanted.abs().max()
+    assert (error < 1e-4) == (not has_bf16)
 
 
 def test_it_goes_on_from_a_saved_state(tmp_path):
