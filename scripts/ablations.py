@@ -27,6 +27,7 @@ import yaml
 from experiments import evaluate, log_rows, train, write_above_notes
 
 from qwen_vla import QwenVLAModel
+from qwen_vla.evaluation.intervals import wilson_interval
 from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.training.output_folder import model_files
 
@@ -35,25 +36,43 @@ OUT = Path("out/ablations")
 BACKBONE = ROOT / "checkpoints/tiny"
 SFT, T2A = ROOT / "config/training/ablation_sft.yaml", ROOT / "config/training/ablation_t2a.yaml"
 PAGE, PICTURE = ROOT / "docs/explanation/ablations.md", ROOT / "docs/media/ablations.png"
-SUITE, FIRST_SCENE = "widowx_pick", 8000
+SUITE, FIRST_SCENE, ERROR = "widowx_pick", 8000, "held_out/position_mm_median"
 STARTING = threading.Lock()
-EULER_STEPS = (4, 10)
 INTRODUCTION = """# Ablations
 
 Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
 (another draw for each of {seeds} seeds) with the backbone of the shipped model, which is also trained. {episodes}
-validation scenes each, the same for all, seeds from {first}. The budget is small on purpose: if
-everything succeeds, nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets.
+validation scenes for each seed, the same for all, from {first}. The budget is small on purpose: if
+everything succeeds, nothing can be compared. τ = 1 is noise; a variant differs from the first row as it says.
+The 95 % interval of success (Wilson) is over the scenes of all seeds, and does not contain how much trainings differ:
+that is seen at each seed's rate. The error is mean ± standard deviation over the seeds.
 `make ablations` makes this page; the budget and everything else shared by the variants is in
 `config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.
 
-| variant | success, 4 Euler steps | success, 10 Euler steps | held-out position error, median [mm] |
+| variant | success | each seed [%] | held-out position error, median [mm] |
 |---|---|---|---|
 """
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the recipe. name: of its folders. euler_steps: of the evaluation."""
+
+    name: str
+    tau: dict[str, str]
+    t2a: bool = False
+    euler_steps: int = 4
+
+
+NOISE = {"distribution": "beta", "direction": "noise"}
+CLEAN = {"distribution": "beta", "direction": "clean"}
 VARIANTS = {
-    "without T2A, τ noise": {"name": "noise", "t2a": False, "direction": "noise"},
-    "with T2A, τ noise": {"name": "t2a_noise", "t2a": True, "direction": "noise"},
-    "without T2A, τ clean": {"name": "clean", "t2a": False, "direction": "clean"},
+    "τ ~ Beta(1.5, 1): more at the noise end, as π0": Variant("noise", NOISE),
+    "10 Euler steps instead of 4": Variant("noise", NOISE, euler_steps=10),
+    "τ ~ 1 − Beta(1.5, 1): more at the clean end": Variant("clean", CLEAN),
+    "τ ~ Beta(1, 3): much more at the clean end": Variant("beta_1_3", CLEAN | {"distribution": "beta_1_3"}),
+    "τ logit-normal: more in the middle": Variant("logit_normal", NOISE | {"distribution": "logit_normal"}),
+    "a T2A stage first": Variant("t2a_noise", NOISE, t2a=True),
 }
 
 
@@ -63,7 +82,7 @@ class Options:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training; each has its own order of the data, noise and, with T2A, its own expert."""
-    episodes: int = 40
+    episodes: int = 100
     """Scenes per evaluation, the same for all."""
     jobs: int = 1
     """Parallel trainings; each uses one core."""
@@ -73,24 +92,29 @@ class Options:
 
 def folder(variant: str, seed: int) -> Path:
     """Folder of one training and its evaluations."""
-    return OUT / f"{VARIANTS[variant]['name']}_seed{seed}"
+    return OUT / f"{VARIANTS[variant].name}_seed{seed}"
 
 
-def run_one(variant: str, seed: int, options: Options) -> None:
-    """Train and evaluate one variant with one seed; finished work is not repeated."""
-    settings, place = VARIANTS[variant], folder(variant, seed)
-    start = str(fresh_expert(seed))
-    common = {"seed": seed, "init_from": start}
-    changes = {**common, "output": str(place), "tau": {"direction": settings["direction"]}}
-    if settings["t2a"]:
+def result(variant: str, seed: int) -> Path:
+    """File of one evaluation."""
+    return folder(variant, seed) / f"euler{VARIANTS[variant].euler_steps}.json"
+
+
+def run_one(name: str, seed: int, options: Options) -> None:
+    """Train one model and evaluate the variants that use it; finished work is not repeated."""
+    variants = [variant for variant, settings in VARIANTS.items() if settings.name == name]
+    settings, place = VARIANTS[variants[0]], folder(variants[0], seed)
+    common = {"seed": seed, "init_from": str(fresh_expert(seed))}
+    changes = {**common, "output": str(place), "tau": settings.tau}
+    if settings.t2a:
         expert = OUT / f"t2a_seed{seed}"
         train(T2A, {**common, "output": str(expert)})
         changes["expert_from"] = str(expert / "model")
     train(SFT, changes)
-    for steps in EULER_STEPS:
-        result = place / f"euler{steps}.json"
-        evaluate(SUITE, place / "model", result, options.episodes, FIRST_SCENE, "--euler-steps", str(steps))
-    print(f"ablations: {variant}, seed {seed}: done", flush=True)
+    for variant in variants:
+        steps = ("--euler-steps", str(VARIANTS[variant].euler_steps))
+        evaluate(SUITE, place / "model", result(variant, seed), options.episodes, FIRST_SCENE, *steps)
+        print(f"ablations: {variant}, seed {seed}: done", flush=True)
 
 
 def fresh_expert(seed: int) -> Path:
@@ -107,22 +131,22 @@ def fresh_expert(seed: int) -> Path:
     return place
 
 
-def results(options: Options) -> dict[str, dict[str, list[float]]]:
-    """Per variant the success rates at each number of Euler steps and the held-out errors, one value per seed."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for variant in VARIANTS:
-        rows: dict[str, list[float]] = {}
-        for seed in options.seeds:
-            place = folder(variant, seed)
-            for steps in EULER_STEPS:
-                if (place / f"euler{steps}.json").exists():
-                    rate = json.loads((place / f"euler{steps}.json").read_text())["success_rate"]
-                    rows.setdefault(f"success {steps}", []).append(rate)
-            last = [row for row in log_rows(place) if "held_out/position_mm_median" in row]
-            if last:
-                rows.setdefault("position", []).append(last[-1]["held_out/position_mm_median"])
-        found[variant] = rows
-    return found
+def row(variant: str, seeds: tuple[int, ...]) -> str:
+    """A variant's row of the table, of the seeds that are evaluated."""
+    done = [json.loads(path.read_text()) for path in (result(variant, seed) for seed in seeds) if path.exists()]
+    if not done:
+        return f"| {variant} | – | – | – |\n"
+    successes, episodes = (sum(each[name] for each in done) for name in ("successes", "episodes"))
+    low, high = wilson_interval(successes, episodes)
+    rates = ", ".join(f"{100 * each['success_rate']:.0f}" for each in done)
+    errors = [float(points[-1][1]) for points in (held_out(folder(variant, seed)) for seed in seeds) if points]
+    error = f"{np.mean(errors):.1f} ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else "–"
+    return f"| {variant} | {successes} of {episodes} ({100 * low:.0f}–{100 * high:.0f} %) | {rates} | {error} |\n"
+
+
+def held_out(place: Path) -> list[tuple[int, float]]:
+    """Steps of a training, and the median position error on held-out samples after each [mm]."""
+    return sorted({row["step"]: row[ERROR] for row in log_rows(place) if ERROR in row}.items())
 
 
 def write_page(options: Options) -> None:
@@ -136,9 +160,7 @@ def write_page(options: Options) -> None:
         episodes=options.episodes,
         first=FIRST_SCENE,
     )
-    for variant, rows in results(options).items():
-        cells = [_cell(rows.get(f"success {steps}", []), 100, " %") for steps in EULER_STEPS]
-        text += f"| {variant} | {' | '.join(cells)} | {_cell(rows.get('position', []), 1, '')} |\n"
+    text += "".join(row(variant, options.seeds) for variant in VARIANTS)
     text += "\n![Held-out position error over the steps, a line for each seed](../media/ablations.png)\n\n"
     write_above_notes(PAGE, text)
     _draw(options)
@@ -146,12 +168,13 @@ def write_page(options: Options) -> None:
 
 def _draw(options: Options) -> None:
     figure, axis = plt.subplots(figsize=(7, 4))
-    for colour, variant in zip(("tab:blue", "tab:green", "tab:red"), VARIANTS, strict=True):
+    trainings = {settings.name: variant for variant, settings in reversed(VARIANTS.items())}
+    for number, (name, variant) in enumerate(sorted(trainings.items())):
         for seed in options.seeds:
-            rows = log_rows(folder(variant, seed))
-            points = sorted({r["step"]: r[k] for r in rows for k in r if k == "held_out/position_mm_median"}.items())
+            points = held_out(OUT / f"{name}_seed{seed}")
             if points:
-                axis.plot(*zip(*points, strict=True), color=colour, label=variant if seed == options.seeds[0] else None)
+                label = variant if seed == options.seeds[0] else None
+                axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label)
     axis.set(xlabel="step", ylabel="held-out position error, median [mm]", yscale="log")
     axis.grid(alpha=0.3)
     axis.legend()
@@ -160,21 +183,14 @@ def _draw(options: Options) -> None:
     figure.savefig(PICTURE, dpi=100)
 
 
-def _cell(values: list[float], factor: float, unit: str) -> str:
-    if not values:
-        return "–"
-    scaled = factor * np.array(values)
-    spread = scaled.std(ddof=1) if len(scaled) > 1 else 0.0
-    return f"{scaled.mean():.1f} ± {spread:.1f}{unit} ({', '.join(f'{v:.1f}' for v in scaled)})"
-
-
 def main() -> None:
     """Run what is missing, then write the page."""
     options = tyro.cli(Options, description=__doc__)
     os.chdir(ROOT)
+    names = list(dict.fromkeys(settings.name for settings in VARIANTS.values()))
     if not options.only_page:
         with ThreadPoolExecutor(options.jobs) as pool:
-            for done in [pool.submit(run_one, v, s, options) for s in options.seeds for v in VARIANTS]:
+            for done in [pool.submit(run_one, name, s, options) for s in options.seeds for name in names]:
                 done.result()
     write_page(options)
 
