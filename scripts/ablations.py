@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import tyro
 import yaml
-from experiments import evaluate, log_rows, train, write_above_notes
+from experiments import call, evaluate, log_rows, train, write_above_notes
 
 from qwen_vla import QwenVLAModel
 from qwen_vla.evaluation.intervals import wilson_interval
@@ -187,8 +187,10 @@ def main() -> None:
     """Run what is missing, then write the page."""
     options = tyro.cli(Options, description=__doc__)
     os.chdir(ROOT)
+    OUT.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(settings.name for settings in VARIANTS.values()))
     if not options.only_page:
+        call(["collect", str(SFT)], OUT / "collect.txt")
         with ThreadPoolExecutor(options.jobs) as pool:
             for done in [pool.submit(run_one, name, s, options) for s in options.seeds for name in names]:
                 done.result()
