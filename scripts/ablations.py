@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import tyro
 import yaml
-from experiments import call, evaluate, log_rows, train, write_above_notes
+from experiments import call, evaluate, log_rows, run_all, train, write_above_notes
 
 from qwen_vla import QwenVLAModel
 from qwen_vla.evaluation.intervals import wilson_interval
@@ -69,9 +69,9 @@ CLEAN = {"distribution": "beta", "direction": "clean"}
 VARIANTS = {
     "τ ~ Beta(1.5, 1): more at the noise end, as π0": Variant("noise", NOISE),
     "10 Euler steps instead of 4": Variant("noise", NOISE, euler_steps=10),
-    "τ ~ 1 − Beta(1.5, 1): more at the clean end": Variant("clean", CLEAN),
     "τ ~ Beta(1, 3): much more at the clean end": Variant("beta_1_3", CLEAN | {"distribution": "beta_1_3"}),
     "τ logit-normal: more in the middle": Variant("logit_normal", NOISE | {"distribution": "logit_normal"}),
+    "τ ~ 1 − Beta(1.5, 1): more at the clean end": Variant("clean", CLEAN),
     "a T2A stage first": Variant("t2a_noise", NOISE, t2a=True),
 }
 
@@ -191,9 +191,7 @@ def main() -> None:
     names = list(dict.fromkeys(settings.name for settings in VARIANTS.values()))
     if not options.only_page:
         call(["collect", str(SFT)], OUT / "collect.txt")
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for done in [pool.submit(run_one, name, s, options) for s in options.seeds for name in names]:
-                done.result()
+        run_all((partial(run_one, name, seed, options) for name in names for seed in options.seeds), options.jobs)
     write_page(options)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import yaml
@@ -42,6 +44,17 @@ def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *m
     scenes = ["--episodes", str(episodes), "--seed", str(seed), "--workers", "1"]
     arguments = ["evaluate", suite, "--policy", str(model), *scenes, "--json", str(result), *more]
     call(arguments, result.with_suffix(".txt"))
+
+
+def run_all(runs: Iterable[Callable[[], None]], jobs: int) -> None:
+    """Run all, some at a time; the first error ends it when those that run have ended."""
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [pool.submit(run) for run in runs]
+        try:
+            for run in as_completed(started):
+                run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def call(arguments: list[str], log: Path) -> None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
 import yaml
-from experiments import evaluate, log_rows, train, write_above_notes
+from experiments import evaluate, log_rows, run_all, train, write_above_notes
 
 from qwen_vla.evaluation.intervals import wilson_interval
 
@@ -114,9 +114,7 @@ def main() -> None:
     if not options.only_page:
         for robot in ROBOTS:
             (OUT / robot).mkdir(exist_ok=True)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for done in [pool.submit(run_one, robot, options) for robot in ROBOTS]:
-                done.result()
+        run_all((partial(run_one, robot, options) for robot in ROBOTS), options.jobs)
     write_page(options)
 
 

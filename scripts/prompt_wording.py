@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tyro
 import yaml
-from experiments import evaluate, write_above_notes
+from experiments import evaluate, run_all, write_above_notes
 
 from embodiment_descriptions import load_robot
 from embodiment_descriptions.robots import embodiment_file
@@ -116,9 +116,7 @@ def main() -> None:
     os.chdir(ROOT)
     OUT.mkdir(parents=True, exist_ok=True)
     if not options.only_page:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for done in [pool.submit(run_one, v, first, options) for first in SETS for v in VARIANTS]:
-                done.result()
+        run_all((partial(run_one, variant, first, options) for first in SETS for variant in VARIANTS), options.jobs)
     write_page(options)
 
 
