@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import ControlMode
-from qwen_vla.policies import ActionChunk, Observation
+from qwen_vla.policies import Observation
 from qwen_vla.serving.inference_queue import InferenceQueue
 from qwen_vla.serving.messages import RequestError, describe, pack, unpack, vla_eval_array
 from qwen_vla.serving.request import Request
@@ -49,6 +49,7 @@ class VlaEvalSession:
         self._by_pose = served.metadata["control_mode"] == ControlMode.EEF_DELTA and len(served.arms) == 1
         self._names = _benchmark_names(served)
         self._rows: list[np.ndarray] = []
+        self._seen_at = Tip(np.zeros(3), Rotation.identity())
         self._sequence = 0
 
     def greeting(self) -> None:
@@ -82,6 +83,7 @@ class VlaEvalSession:
         version = payload.get("protocol_version")
         if type(version) is not int or version != VERSION:
             raise RequestError(f"payload.protocol_version: must be {VERSION}, got {describe(version)}")
+        self._require_no_joints()
         wrist = any("wrist" in tag for tag in self._served.cameras)
         needs = {"send_wrist_image": wrist, "send_state": self._by_pose or bool(self._served.state_names)}
         names = {tag: name for name, tag in self._names.items() if name != tag}
@@ -98,13 +100,16 @@ class VlaEvalSession:
 
     async def _action(self, payload: Mapping[str, Any]) -> np.ndarray:
         """The next row of the current chunk, or of a new one at its end."""
+        tip = self._tip(payload) if self._by_pose else None
         if not self._rows:
-            answer = await self._queue.infer(self._number, self._request(payload))
-            rows = answer.chunk.data[: answer.chunk.execution_horizon]
-            self._rows = list(self._converted(answer.chunk, payload) if self._by_pose else rows)
-        return self._rows.pop(0).astype(np.float32)
+            chunk = (await self._queue.infer(self._number, self._request(payload))).chunk
+            self._rows = list(chunk.data[: chunk.execution_horizon])
+            self._seen_at = tip or self._seen_at
+        row = self._rows.pop(0)
+        return (osc_action(row, self._seen_at, tip) if tip else row).astype(np.float32)
 
     def _request(self, payload: Mapping[str, Any]) -> Request:
+        self._require_no_joints()
         images = payload.get("images")
         if not isinstance(images, Mapping):
             raise RequestError(f"payload.images: must be a map from camera to image, got {describe(images)}")
@@ -116,28 +121,46 @@ class VlaEvalSession:
         observation = Observation(
             images=self._reader.images(given),
             instruction=self._reader.instruction("payload.task_description", payload.get("task_description")),
-            state=self._reader.state("payload.states", payload.get("states")),
+            state=None if self._by_pose else self._reader.state("payload.states", payload.get("states")),
         )
         return Request(observation, self._reader.seed(payload.get("seed")))
 
-    def _converted(self, chunk: ActionChunk, payload: Mapping[str, Any]) -> np.ndarray:
-        """Actions of robosuite's OSC_POSE [h, 7] from a chunk of end-effector deltas."""
+    def _tip(self, payload: Mapping[str, Any]) -> Tip:
+        """Where the tip is now."""
         state = self._reader.numbers("payload.states", payload.get("states"), (POSE_STATE,))
-        return osc_actions(chunk.data[: chunk.execution_horizon], Rotation.from_rotvec(state[3:6]))
+        return Tip(state[:3], Rotation.from_rotvec(state[3:6]))
+
+    def _require_no_joints(self) -> None:
+        """A benchmark's pose is as many numbers as a seven-joint arm has, and must not be taken for them."""
+        if self._by_pose and (names := self._served.state_names):
+            raise RequestError(
+                f"the policy reads joint positions ({', '.join(names)}), but a benchmark tells the pose of the tip; "
+                "serve one that was trained with `use_state: false`"
+            )
 
 
-def osc_actions(deltas: np.ndarray, start: Rotation) -> np.ndarray:
-    """Steps [h, 7] relative to OSC_POSE's maximum step, in the base frame; gripper 1 closed, -1 open.
+class Tip(NamedTuple):
+    """Where a tip is in the base frame [m], and how it is turned."""
+
+    position: np.ndarray
+    rotation: Rotation
+
+
+def osc_action(row: np.ndarray, seen_at: Tip, now: Tip) -> np.ndarray:
+    """The action of robosuite's OSC_POSE (7,) that drives the tip from where it is to where a row of a chunk has it.
+
+    In units of the controller's largest step, in the base frame; gripper 1 closed, -1 open. The controller comes only a
+    part of the way in a step, so the next action starts from where the tip is by then.
 
     Args:
-        deltas: [h, 7] poses relative to the tip at the observation [m, rad], gripper 0 closed .. 1 open.
-        start: orientation of the tip in the base frame at the observation.
+        row: (7,) pose relative to the tip at the chunk's observation [m, rad], gripper 0 closed .. 1 open.
+        seen_at: the tip at that observation.
+        now: the tip.
     """
-    positions = np.vstack([np.zeros(3), start.apply(deltas[:, :3])])
-    rotations = start * Rotation.from_rotvec(np.vstack([np.zeros(3), deltas[:, 3:6]]))
-    turned = (rotations[1:] * rotations[:-1].inv()).as_rotvec()
-    steps = np.hstack([np.diff(positions, axis=0) / POSITION_STEP, turned / ROTATION_STEP])
-    return np.hstack([np.clip(steps, -1, 1), 1 - 2 * np.clip(deltas[:, 6:], 0, 1)])
+    position = seen_at.position + seen_at.rotation.apply(row[:3]) - now.position
+    turn = (seen_at.rotation * Rotation.from_rotvec(row[3:6]) * now.rotation.inv()).as_rotvec()
+    step = np.clip(np.concatenate([position / POSITION_STEP, turn / ROTATION_STEP]), -1, 1)
+    return np.append(step, 1 - 2 * np.clip(row[6], 0, 1))
 
 
 def _benchmark_names(served: ServedPolicy) -> dict[str, str]:

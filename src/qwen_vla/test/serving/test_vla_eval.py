@@ -18,7 +18,7 @@ from qwen_vla.policies import Observation, PolicyOptions, open_policy
 from qwen_vla.serving import vla_eval
 from qwen_vla.serving.inference_queue import InferenceQueue
 from qwen_vla.serving.served_policy import ServedPolicy
-from qwen_vla.serving.vla_eval import VlaEvalSession, osc_actions
+from qwen_vla.serving.vla_eval import Tip, VlaEvalSession, osc_action
 from qwen_vla.serving.websocket_listener import WebSocketListener
 
 STATE = np.array([0.4, 0.0, 0.3, 0.1, 0.2, 0.3, 0.02, 0.02])
@@ -87,14 +87,27 @@ def test_another_version_is_refused(served) -> None:
 
 
 def test_steps_play_a_chunk_up_to_its_execution_horizon_and_then_the_next(served, fitting_checkpoint) -> None:
-    steps = [("observation", observation(served, number)) for number in range(9)]
+    """Wherever the tip is by then, each step leads to the row's pose, relative to the tip at the chunk's images."""
+    ways = np.linspace(0, 0.02, 9)[:, None] * np.arange(8)
+    states = [STATE + way for way in ways]
+    steps = [("observation", observation(served, i, states=array(state))) for i, state in enumerate(states)]
     answers = exchange(served, *steps)
     assert [answer["seq"] for answer in answers] == list(range(9))
     policy = open_policy(str(fitting_checkpoint), load_robot("widowx"), PolicyOptions())
-    start = Rotation.from_rotvec(STATE[3:6])
     first, second = (policy.infer(Observation(images(served, number), PROMPT), seed=3) for number in (0, 8))
-    wanted = np.vstack([osc_actions(first.data[:8], start), osc_actions(second.data[:1], start)])
-    np.testing.assert_array_equal(np.stack([actions(answer) for answer in answers]), wanted.astype(np.float32))
+    tips = [Tip(state[:3], Rotation.from_rotvec(state[3:6])) for state in states]
+    wanted = [osc_action(first.data[number], tips[0], tips[number]) for number in range(8)]
+    wanted.append(osc_action(second.data[0], tips[8], tips[8]))
+    np.testing.assert_array_equal(np.stack([actions(answer) for answer in answers]), np.float32(wanted))
+
+
+def test_a_pose_is_not_taken_for_the_joints_that_a_policy_reads() -> None:
+    """LIBERO's pose is eight numbers, like a Panda's joints and finger."""
+    panda = ServedPolicy("mock://hold", load_robot("benchmarks/public/libero/libero_panda.yaml"))
+    assert len(panda.state_names) == len(STATE)
+    shown = ("observation", observation(panda))
+    for error in exchange(panda, ("hello", {"protocol_version": 1}), shown):
+        assert error["type"] == "error" and "joint positions (panda_joint1, " in error["payload"]["error"]
 
 
 def test_an_episode_begins_with_a_chunk_of_its_own(served) -> None:
@@ -168,30 +181,30 @@ def test_pages_of_plain_http_are_json(served, page: str) -> None:
 # --- what a chunk means to the benchmark ------------------------------------------------------------------------------
 
 
-def test_deltas_of_the_tip_become_steps_in_the_base_frame() -> None:
+HERE = Tip(np.array([0.4, 0.1, 0.3]), Rotation.from_euler("y", 90, degrees=True))
+
+
+def test_a_pose_relative_to_the_tip_becomes_a_step_in_the_base_frame() -> None:
     """The tip points along -z of the base: its forward is down."""
-    start = Rotation.from_euler("y", 90, degrees=True)
-    deltas = np.zeros((2, 7))
-    deltas[:, 0] = 0.01, 0.03
-    deltas[:, 6] = 0.0, 1.0
-    steps = osc_actions(deltas, start)
-    np.testing.assert_allclose(steps[:, :3], [[0, 0, -0.2], [0, 0, -0.4]], atol=1e-9)
-    np.testing.assert_allclose(steps[:, 6], [1, -1])
+    open_hand, closed_hand = osc_action(row(0.01, 1.0), HERE, HERE), osc_action(row(0.01, 0.0), HERE, HERE)
+    np.testing.assert_allclose(open_hand, [0, 0, -0.2, 0, 0, 0, -1], atol=1e-9)
+    np.testing.assert_allclose(closed_hand, [0, 0, -0.2, 0, 0, 0, 1], atol=1e-9)
 
 
-def test_steps_that_follow_one_another_end_where_the_chunk_ends() -> None:
-    random = np.random.default_rng(0)
-    start = Rotation.random(random_state=1)
-    deltas = np.cumsum(random.uniform(-0.005, 0.005, (6, 7)), axis=0)
-    steps = osc_actions(deltas, start)
-    position, rotation = np.zeros(3), start
-    for step in steps:
-        position = position + 0.05 * step[:3]
-        rotation = Rotation.from_rotvec(0.5 * step[3:6]) * rotation
-    np.testing.assert_allclose(position, start.apply(deltas[-1, :3]), atol=1e-9)
-    np.testing.assert_allclose((start.inv() * rotation).as_rotvec(), deltas[-1, 3:6], atol=1e-9)
+def test_a_controller_that_comes_a_quarter_of_the_way_is_led_to_the_pose() -> None:
+    wanted = np.array([0.03, -0.02, 0.01, 0.2, -0.1, 0.15, 1.0])
+    tip = HERE
+    for _ in range(40):
+        step = osc_action(wanted, HERE, tip)
+        turn = Rotation.from_rotvec(0.25 * 0.5 * step[3:6])
+        tip = Tip(tip.position + 0.25 * 0.05 * step[:3], turn * tip.rotation)
+    np.testing.assert_allclose(HERE.rotation.inv().apply(tip.position - HERE.position), wanted[:3], atol=1e-4)
+    np.testing.assert_allclose((HERE.rotation.inv() * tip.rotation).as_rotvec(), wanted[3:6], atol=1e-4)
 
 
 def test_a_step_that_is_too_large_is_cut_to_what_the_controller_takes() -> None:
-    steps = osc_actions(np.full((1, 7), 0.9), Rotation.identity())
-    assert np.abs(steps).max() <= 1
+    assert np.abs(osc_action(np.full(7, 0.9), HERE, HERE)).max() == 1
+
+
+def row(forward: float, opening: float) -> np.ndarray:
+    return np.array([forward, 0, 0, 0, 0, 0, opening])

@@ -12,7 +12,7 @@ from serve_process import serving
 
 from embodiment_descriptions import load_robot, resource_path
 from qwen_vla.policies import Observation, PolicyOptions, open_policy
-from qwen_vla.serving.vla_eval import osc_actions
+from qwen_vla.serving.vla_eval import Tip, osc_action
 
 PEER = Path(__file__).with_name("vla_eval_peer.py")
 
@@ -33,7 +33,8 @@ def test_vla_eval_plays_the_chunks_of_the_policy(tmp_path) -> None:
     chunk = open_policy(checkpoint, load_robot("widowx"), PolicyOptions(threads=1)).infer(
         Observation(images, "pick up the red cube"), seed=5
     )
-    steps = osc_actions(chunk.data[: chunk.execution_horizon], Rotation.from_rotvec(states[3:6])).astype(np.float32)
+    tip = Tip(states[:3], Rotation.from_rotvec(states[3:6]))
+    steps = np.float32([osc_action(row, tip, tip) for row in chunk.data[: chunk.execution_horizon]])
     wanted = np.concatenate([steps, steps, steps])[[*range(10), 0]]
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["actions"], wanted)
