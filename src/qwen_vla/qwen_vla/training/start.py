@@ -82,6 +82,7 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         # Synthetic motions have no images, and in T2A they exceed a chunk: they cannot drive a robot.
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
+    _drop_unread_states(processor, sources)
     _refuse_replaced_statistics(recipe, processor)
     adapt(model, recipe)
     if recipe.trains_markers:
@@ -102,6 +103,14 @@ def load_head(head: GroundingHead, recipe: Recipe) -> None:
     """The grounding head of the model to start from, if it has one."""
     if recipe.init_from and (recipe.init_from / HEAD_FILE).exists():
         head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
+
+
+def _drop_unread_states(processor: QwenVLAProcessor, sources: Sequence[SampleSource]) -> None:
+    """Without statistics of its state a policy asks for none: of a robot that acts here without reading its own."""
+    found = {name for source in sources for name in source.statistics}
+    for info in (info for source in sources for info in source.embodiments.values()):
+        if info.dataset in found and info.state_dataset not in found:
+            processor.normalization.pop(info.state_dataset, None)
 
 
 def _refuse_replaced_statistics(recipe: Recipe, processor: QwenVLAProcessor) -> None:

@@ -98,6 +98,16 @@ def test_text_to_action_sees_whole_trajectories_and_no_images(t2a):
     assert run.model.config.tau_distribution == "logit_normal"
 
 
+def test_a_policy_is_asked_for_its_state_if_its_last_training_read_it(recordings, tmp_path):
+    token = {"model": {"proprioception": "token"}, "steps": 1}
+    first = recipe_for(tmp_path / "first", [robot(recordings)], **token)
+    second = recipe_for(
+        tmp_path / "second", [{**robot(recordings), "use_state": False}], init_from=first.output / "model", steps=1
+    )
+    asked = [Policy.from_pretrained(train(recipe), embodiment="widowx").state_names for recipe in (first, second)]
+    assert asked[0] and not asked[1]
+
+
 def test_text_to_action_trains_the_expert_alone(t2a):
     torch.manual_seed(t2a.seed)
     run = prepare(t2a)
