@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("out/how_many")
 RECIPE, ROBOT = ROOT / "config/training/metaworld.yaml", "benchmarks/public/metaworld/sawyer.yaml"
 PAGE, PICTURE = ROOT / "docs/explanation/how_many_demonstrations.md", ROOT / "docs/media/how_many.png"
-ATTEMPTS = (10, 30, 60)  # of the expert at each task, of which the successful ones are demonstrations
+ATTEMPTS = (10, 60)  # of the expert at each task, of which the successful ones are demonstrations
 STEPS, EVERY = 400, 100
 CHANGES = {
     "steps": STEPS,

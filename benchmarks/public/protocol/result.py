@@ -52,11 +52,13 @@ def summarize(
 
 
 def trained_on(checkpoint: Path | None) -> str:
-    """In words, what a checkpoint was trained on, by its own record."""
+    """In words, what a checkpoint was trained on, by its own record; the same data in two stages count once."""
     if checkpoint is None:
         return UNKNOWN
     episodes: Counter[str] = Counter()
-    for source in (source.model_dump() for source in read_training(checkpoint).data):
+    sources = [source.model_dump() for source in read_training(checkpoint).data]
+    different = {source.get("hash") or number: source for number, source in enumerate(sources)}
+    for source in different.values():
         if "total_episodes" in source:
             episodes[f"{source['kind']} of {source['robot']}"] += source["total_episodes"]
     words = [f"{count:,} {what}" for what, count in episodes.items()]

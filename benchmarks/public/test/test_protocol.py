@@ -103,7 +103,8 @@ def test_a_measurement_for_validation_is_not_the_protocol():
 
 def test_what_a_checkpoint_was_trained_on_is_read_from_its_record(tmp_path):
     source = {"kind": "demonstrations", "robot": "sawyer", "total_episodes": 12, "seeds": [1_000_000, 1_000_012]}
-    sources = [source, source | {"total_episodes": 1000}, source | {"robot": "aloha"}]
+    again = [source | {"total_episodes": 5, "hash": "ab", "path": path} for path in ("here", "there")]
+    sources = [source, source | {"total_episodes": 995}, source | {"robot": "aloha"}, *again]
     (tmp_path / "training.json").write_text(json.dumps({"data": sources}))
     assert trained_on(tmp_path) == "our own scripted 1,012 demonstrations of sawyer, 12 demonstrations of aloha"
     (tmp_path / "training.json").unlink()

@@ -14,7 +14,7 @@ from qwen_vla.evaluation.model_card import write_model_card
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.seeds import FIRST_TEST_SEED
 
-SHIPPED = ("metaworld", "simpler_widowx", "tiny")
+SHIPPED = ("libero", "metaworld", "simpler_widowx", "tiny")
 RECIPE = {"name": "joint_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
 
 

@@ -67,7 +67,7 @@ def test_a_checkpoint_is_a_folder_or_one_of_the_suite(tmp_path):
 def test_an_unknown_checkpoint_is_an_error_that_names_it(name):
     with pytest.raises(FileNotFoundError, match=f"no checkpoint directory at {name}"):
         checkpoint_path(name)
-    with pytest.raises(FileNotFoundError, match="included are metaworld, simpler_widowx, tiny"):
+    with pytest.raises(FileNotFoundError, match="included are libero, metaworld, simpler_widowx, tiny"):
         checkpoint_path("no-such-policy")
 
 

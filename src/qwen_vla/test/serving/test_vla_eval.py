@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from serving_peers import HOST, PROMPT, images
 from websockets.asyncio.client import connect
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import load_robot, resource_path
 from qwen_vla.policies import Observation, PolicyOptions, open_policy
 from qwen_vla.serving import vla_eval
 from qwen_vla.serving.inference_queue import InferenceQueue
@@ -103,7 +103,7 @@ def test_steps_play_a_chunk_up_to_its_execution_horizon_and_then_the_next(served
 
 def test_a_pose_is_not_taken_for_the_joints_that_a_policy_reads() -> None:
     """LIBERO's pose is eight numbers, like a Panda's joints and finger."""
-    panda = ServedPolicy("mock://hold", load_robot("benchmarks/public/libero/libero_panda.yaml"))
+    panda = ServedPolicy("mock://hold", load_robot(str(resource_path("benchmarks/public/libero/libero_panda.yaml"))))
     assert len(panda.state_names) == len(STATE)
     shown = ("observation", observation(panda))
     for error in exchange(panda, ("hello", {"protocol_version": 1}), shown):

