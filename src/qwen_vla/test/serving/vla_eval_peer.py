@@ -36,7 +36,7 @@ async def play() -> dict:
         await connection.start_episode({"task": {"name": "mistake"}})
         error = ""
         try:
-            await connection.act({"images": {}})
+            await connection.act(observation | {"images": {}})
         except RuntimeError as told:
             error = str(told)
         return {"steps": steps, "info": connection.server_info, "error": error}
