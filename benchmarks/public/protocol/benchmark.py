@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.public.protocol.environment import Environment
@@ -54,7 +55,9 @@ class Benchmark:
         """The named tasks, or groups, in the benchmark's order; all without names. ValueError for an unknown name."""
         known = {**{task: (task,) for task in self.tasks}, **self.groups, "few": self.few_tasks, "all": self.tasks}
         if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"{self.name} has no task or group {unknown[0]!r}; it has {', '.join(known)}")
+            close = get_close_matches(unknown[0], known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+            raise ValueError(f"{self.name} has no task or group {unknown[0]!r}; {hint}")
         wanted = {task for name in names or ("all",) for task in known[name]}
         return tuple(task for task in self.tasks if task in wanted)
 

@@ -69,6 +69,8 @@ def test_tasks_are_selected_by_name_and_by_group():
     assert METAWORLD.selected(("push", "hard")) == METAWORLD.groups["hard"]
     with pytest.raises(ValueError, match="fake has no task or group 'fly'; it has hold, lift, easy, hard"):
         FAKE.selected(("fly",))
+    with pytest.raises(ValueError, match=r"no task or group 'liftt'; did you mean 'lift'\?"):
+        FAKE.selected(("liftt",))
 
 
 def test_meta_world_has_the_published_groups():
