@@ -60,7 +60,8 @@ DIGESTS = {
 def values(part) -> Iterator[str]:
     """Texts and numbers of a part of a scene, in order; numbers to a micrometer, as far as machines agree."""
     if dataclasses.is_dataclass(part):
-        part = dataclasses.astuple(part)
+        assert getattr(part, "shade", None) is None, "only scenes with varied looks have shades"
+        part = tuple(getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "shade")
     if isinstance(part, tuple):
         for value in part:
             yield from values(value)

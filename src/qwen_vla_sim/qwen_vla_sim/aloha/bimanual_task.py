@@ -26,10 +26,13 @@ from qwen_vla_sim.aloha.scene import (
     draw_other_room,
     draw_place,
     draw_room,
+    varied_items,
+    varied_room,
 )
 from qwen_vla_sim.aloha.situation import Situation
 from qwen_vla_sim.aloha.starts import GRASP_HEIGHT, start_anywhere
 from qwen_vla_sim.aloha.world import AlohaWorld
+from qwen_vla_sim.looks import varies
 from qwen_vla_sim.task import Shift, Task, TaskState
 
 DONE = 4
@@ -74,6 +77,9 @@ class BimanualTask(Task[AlohaWorld, Scene, Situation, Goals, np.ndarray]):
             drift = (float(speed * np.cos(angle)), float(speed * np.sin(angle)))
         items = [Item(self.kind, colors[i], *places[i], scales[i]) for i in range(2)]
         items += [Item(kind, color, *place) for (kind, color), place in zip(self.more, places[2:], strict=True)]
+        if varies(seed, shift):
+            looks = np.random.default_rng([seed, 3])
+            items, room = varied_items(items, looks), varied_room(room, looks)
         templates = self.held_out_instructions if shift == "instruction" else self.instructions
         template, goal = templates[number % len(templates)], 2 if self.more else -1
         return Scene(seed, self, tuple(items), target, goal, template, room, self.regions[target], drift)

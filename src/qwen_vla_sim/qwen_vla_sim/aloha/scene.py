@@ -11,23 +11,31 @@ which make the instruction matter, and the trays are our own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qwen_vla_sim.looks import RGB, any_color, any_light, any_shade
 from qwen_vla_sim.task import Task
 
-COLORS: dict[str, tuple[float, float, float]] = {
+COLORS: dict[str, RGB] = {
     "red": (0.85, 0.08, 0.08),
     "green": (0.08, 0.60, 0.12),
     "blue": (0.08, 0.20, 0.85),
     "yellow": (0.95, 0.80, 0.05),
 }
-HELD_OUT_COLORS: dict[str, tuple[float, float, float]] = {
+HELD_OUT_COLORS: dict[str, RGB] = {
     "purple": (0.50, 0.10, 0.70),
     "orange": (0.95, 0.42, 0.05),
 }
-ALL_COLORS = COLORS | HELD_OUT_COLORS
+MORE_COLORS: dict[str, RGB] = {  # of scenes with varied looks
+    "cyan": (0.10, 0.80, 0.85),
+    "white": (0.93, 0.93, 0.91),
+    "black": (0.10, 0.10, 0.11),
+    "brown": (0.42, 0.26, 0.14),
+}
+ALL_COLORS = COLORS | HELD_OUT_COLORS | MORE_COLORS
 KINDS = ("cube", "peg", "tray")  # of each there may be two in a scene
 SOCKET = "socket"
 NAMES = (*(f"{color} {kind}" for kind in KINDS for color in ALL_COLORS), SOCKET)  # as in the instructions
@@ -43,24 +51,34 @@ WIDTHS = {"cube": CUBE, "peg": PEG[0], SOCKET: SOCKET_OUTSIDE, "tray": HANDLE[0]
 Box = tuple[tuple[float, float], tuple[float, float]]  # low and high (x, y)
 MARGIN = 0.04  # how far outside the trained region things are when their position is shifted
 INSTANCE_SCALES = ((0.80, 0.88), (1.12, 1.20))  # of sizes never trained on
+USUAL_LIGHT, OTHER_LIGHT = (0.55, 0.75), ((0.35, 0.45), (0.85, 0.95))  # the latter never trained on
 TONES = ((0.62, 0.46, 0.30), (0.35, 0.45, 0.42), (0.25, 0.25, 0.28), (0.80, 0.78, 0.70))  # of rooms never trained on
 DRIFT_SPEED = (0.015, 0.03)  # [m/s] of a thing that moves by itself
 
 
 @dataclass(frozen=True)
 class Item:
-    """A thing at rest on the table: position of its center, and its size relative to the usual one."""
+    """A thing at rest on the table: position of its center, its size relative to the usual one, and its shade.
+
+    Without a shade it has the usual one of its color.
+    """
 
     kind: str
     color: str
     x: float
     y: float
     scale: float = 1.0
+    shade: RGB | None = None
 
     @property
     def name(self) -> str:
         """As in the instructions."""
         return self.kind if self.kind == SOCKET else f"{self.color} {self.kind}"
+
+    @property
+    def rgb(self) -> RGB:
+        """What it is painted, unless it is the socket."""
+        return self.shade or ALL_COLORS[self.color]
 
     @property
     def width(self) -> float:
@@ -132,15 +150,30 @@ def draw_room(rng: np.random.Generator) -> Room:
         for low, high in ((0.50, 0.72), (0.55, 0.75), (0.30, 0.45))
     )
     x, y, z = rng.uniform((-0.2, -0.5, 1.3), (0.5, 0.5, 1.7)).tolist()
-    return Room(table, wall, floor, float(rng.uniform(0.55, 0.75)), (x, y, z))
+    return Room(table, wall, floor, float(rng.uniform(*USUAL_LIGHT)), (x, y, z))
 
 
 def draw_other_room(rng: np.random.Generator) -> Room:
     """Draw a colored room, darker or brighter, lit from the side."""
     table, wall, floor = (_rgb(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
-    light = float(rng.choice([rng.uniform(0.35, 0.45), rng.uniform(0.85, 0.95)]))
+    light = float(rng.choice([rng.uniform(*limits) for limits in OTHER_LIGHT]))
     lamp = (float(rng.uniform(-0.6, 0.8)), float(rng.choice([-1.2, 1.2])), float(rng.uniform(0.9, 1.2)))
     return Room(table, wall, floor, light, lamp)
+
+
+def varied_room(usual: Room, rng: np.random.Generator) -> Room:
+    """The same lamp in a room of any colors, in any light but those of other rooms."""
+    table, wall, floor = (any_color(rng, TONES) for _ in range(3))
+    return replace(usual, table=table, wall=wall, floor=floor, light=any_light(rng, USUAL_LIGHT, OTHER_LIGHT))
+
+
+def varied_items(items: Sequence[Item], rng: np.random.Generator) -> tuple[Item, ...]:
+    """The same things in other colors and shades; the two of a kind differ in color."""
+    names = [str(color) for color in rng.permutation(list(COLORS | MORE_COLORS))[:2]]
+    held_out = list(HELD_OUT_COLORS.values())
+    colored = [replace(item, color=name) for item, name in zip(items[:2], names, strict=True)]
+    painted = [replace(item, shade=any_shade(rng, item.rgb, held_out)) for item in colored]
+    return (*painted, *items[2:])
 
 
 def _rgb(values: np.ndarray) -> tuple[float, float, float]:

@@ -12,7 +12,6 @@ import mujoco
 import numpy as np
 
 from qwen_vla_sim.aloha.scene import (
-    ALL_COLORS,
     CUBE,
     HANDLE,
     PEG,
@@ -86,7 +85,7 @@ class Things:
             self.model.body_gravcomp[self.model.body(name).id] = 0
             self._resize(name, item.scale)
             if item.kind != SOCKET:
-                self.model.geom_rgba[self._geoms[name], :3] = ALL_COLORS[item.color]
+                self.model.geom_rgba[self._geoms[name], :3] = item.rgb
             self.place(data, name, np.array([item.x, item.y, rest_height(item)]))
 
     def place(self, data: mujoco.MjData, name: str, position: np.ndarray, quaternion=(1.0, 0, 0, 0)) -> None:

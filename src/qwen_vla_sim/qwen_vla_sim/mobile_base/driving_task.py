@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qwen_vla_sim.looks import any_color, any_light, varies
 from qwen_vla_sim.mobile_base.driving import Aim
 from qwen_vla_sim.mobile_base.furnishing import draw_start, draw_things, furnished, pick
 from qwen_vla_sim.mobile_base.furniture import RGB
@@ -35,6 +36,8 @@ UNSEEN_ROOMS: tuple[tuple[RGB, RGB], ...] = (
     ((0.78, 0.52, 0.60), (0.92, 0.78, 0.82)),
     ((0.45, 0.32, 0.24), (0.70, 0.60, 0.50)),
 )
+USUAL_LIGHT, UNSEEN_LIGHT = (0.6, 0.9), (0.35, 0.5)
+COLORED = 0.15  # least difference of two channels of a floor with a varied look: halls are gray
 ROOM_EDGE, HALL_EDGE = (2.8, 3.6), (2.7, 3.5)  # inner edges of each [m]
 DOOR_OFFSET, UNSEEN_DOOR_OFFSET = (0.0, 0.5), (0.6, 0.8)  # of the door from the center of its wall, to either side [m]
 
@@ -79,7 +82,10 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
         target = self.target(rng)
         floor, wall = pick(rng, UNSEEN_ROOMS if shift == "background" else ROOMS)
         gray, white = rng.uniform(0.50, 0.66), rng.uniform(0.84, 0.94)
-        light = rng.uniform(0.35, 0.5) if shift == "background" else rng.uniform(0.6, 0.9)
+        light = rng.uniform(*(UNSEEN_LIGHT if shift == "background" else USUAL_LIGHT))
+        varied = varies(seed, shift)
+        if varied:
+            floor, wall, light = _any_room(rng)
         return Scene(
             seed=seed,
             task=self,
@@ -88,11 +94,11 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
             room=tuple(room.tolist()),
             hall=tuple(hall.tolist()),
             door=float(offset * rng.choice([-1, 1])),
-            things=draw_things(rng, target, shift),
+            things=draw_things(rng, target, shift, varied),
             target=target,
             start=(0.0, 0.0, 0.0),
-            room_floor=_tinted(rng, floor),
-            room_wall=_tinted(rng, wall),
+            room_floor=floor if varied else _tinted(rng, floor),
+            room_wall=wall if varied else _tinted(rng, wall),
             hall_floor=_tinted(rng, (gray, gray, gray), 0.01),
             hall_wall=_tinted(rng, (white, white, white), 0.01),
             light_intensity=float(light),
@@ -150,6 +156,15 @@ def _phrase(rng: np.random.Generator, scene: Scene, shift: Shift | None) -> str:
     if alone and (shift == "colour" or rng.random() < 0.35):
         return thing.kind
     return thing.name
+
+
+def _any_room(rng: np.random.Generator) -> tuple[RGB, RGB, float]:
+    """Colors of floor and wall, and the light, of a room with a varied look."""
+    floors, walls = zip(*UNSEEN_ROOMS, strict=True)
+    floor = any_color(rng, floors)
+    while max(floor) - min(floor) < COLORED:
+        floor = any_color(rng, floors)
+    return floor, any_color(rng, walls), any_light(rng, USUAL_LIGHT, [UNSEEN_LIGHT])
 
 
 def _tinted(rng: np.random.Generator, rgb: RGB, spread: float = 0.04) -> RGB:

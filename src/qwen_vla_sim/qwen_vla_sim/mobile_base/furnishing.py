@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from qwen_vla_sim.looks import any_shade
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLORED
 from qwen_vla_sim.mobile_base.scene import (
     COLORS,
     DRIFT,
     IN_HALL,
     IN_ROOM,
+    MORE_COLORS,
     UNSEEN_COLORS,
     Scene,
     Thing,
@@ -30,12 +32,15 @@ LEAST_PATH = 0.9  # from the start to the rim of the target [m]
 TRIES = 400
 
 
-def draw_things(rng: np.random.Generator, target: int | None, shift: str | None) -> tuple[Thing, ...]:
+def draw_things(
+    rng: np.random.Generator, target: int | None, shift: str | None, varied: bool = False
+) -> tuple[Thing, ...]:
     """Draw kinds and colors, no two with the same name, no kind more than twice; positions come later.
 
-    A target with an unseen color is named only by its kind, so there must be only one of that kind.
+    A target with an unseen color is named only by its kind, so there must be only one of that kind. varied: in more
+    colors and shades.
     """
-    palette = list(UNSEEN_COLORS if shift == "colour" else COLORS)
+    palette = list(UNSEEN_COLORS if shift == "colour" else COLORS | MORE_COLORS if varied else COLORS)
     while True:
         kinds = [str(pick(rng, list(FURNITURE))) for _ in range(IN_ROOM + IN_HALL)]
         colors = [None if kind in UNCOLORED else str(pick(rng, palette)) for kind in kinds]
@@ -47,10 +52,16 @@ def draw_things(rng: np.random.Generator, target: int | None, shift: str | None)
             continue
         instance = int(shift == "instance")
         yaws = rng.uniform(-np.pi, np.pi, len(kinds))
-        return tuple(
+        things = tuple(
             Thing(kind, color, 0.0, 0.0, float(yaw), instance)
             for kind, color, yaw in zip(kinds, colors, yaws, strict=True)
         )
+        return tuple(_shaded(thing, rng) for thing in things) if varied else things
+
+
+def _shaded(thing: Thing, rng: np.random.Generator) -> Thing:
+    unseen = list(UNSEEN_COLORS.values())
+    return replace(thing, shade=any_shade(rng, thing.rgb, unseen)) if thing.rgb else thing
 
 
 def furnished(rng: np.random.Generator, scene: Scene, shift: str | None) -> Scene | None:

@@ -23,6 +23,11 @@ COLORS: dict[str, RGB] = {
     "purple": (0.55, 0.15, 0.75),
 }
 UNSEEN_COLORS: dict[str, RGB] = {"orange": (0.95, 0.50, 0.05), "cyan": (0.10, 0.80, 0.85), "pink": (0.95, 0.45, 0.70)}
+MORE_COLORS: dict[str, RGB] = {  # of scenes with varied looks
+    "white": (0.93, 0.93, 0.91),
+    "black": (0.10, 0.10, 0.11),
+    "brown": (0.42, 0.26, 0.14),
+}
 WALL = 0.1  # thickness of walls [m]
 DOOR_WIDTH = 0.9  # the base is 0.31 m wide
 MAT_DEPTH = 0.6  # of the mat in the hall, as wide as the door [m]
@@ -40,6 +45,7 @@ class Thing:
         x, y, yaw: its pose [m, rad] in the world frame.
         instance: index into FURNITURE[kind].
         drift: unit vector along which it moves; None: it stands still.
+        shade: of its color; None: the usual one.
     """
 
     kind: str
@@ -49,6 +55,7 @@ class Thing:
     yaw: float
     instance: int = 0
     drift: tuple[float, float] | None = None
+    shade: RGB | None = None
 
     @property
     def name(self) -> str:
@@ -60,7 +67,7 @@ class Thing:
 
     @property
     def rgb(self) -> RGB | None:
-        return (COLORS | UNSEEN_COLORS)[self.color] if self.color else None
+        return self.shade or ((COLORS | UNSEEN_COLORS | MORE_COLORS)[self.color] if self.color else None)
 
     def place_at(self, time: float) -> np.ndarray:
         """(2,) position [m] `time` [s] after the start: back and forth between the ends of its drift."""

@@ -18,7 +18,7 @@ from qwen_vla_sim.mobile_base.driving import Plan, plan
 from qwen_vla_sim.mobile_base.env import ODOMETRY, MobileBaseEnv
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLORED
 from qwen_vla_sim.mobile_base.journey import REFERENCE
-from qwen_vla_sim.mobile_base.scene import COLORS, IN_HALL, IN_ROOM, UNSEEN_COLORS
+from qwen_vla_sim.mobile_base.scene import COLORS, IN_HALL, IN_ROOM, MORE_COLORS, UNSEEN_COLORS
 from qwen_vla_sim.mobile_base.starts import any_start
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.suite import SimulatedSuite
@@ -26,7 +26,12 @@ from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 DOOR = "door"
 NAMES = (
-    *(f"{color} {kind}" for kind in FURNITURE if kind not in UNCOLORED for color in (*COLORS, *UNSEEN_COLORS)),
+    *(
+        f"{color} {kind}"
+        for kind in FURNITURE
+        if kind not in UNCOLORED
+        for color in (*COLORS, *UNSEEN_COLORS, *MORE_COLORS)
+    ),
     *UNCOLORED,
     DOOR,
 )

@@ -7,10 +7,11 @@ Free of MuJoCo, so that datasets, evaluation and the simulator can identify a sc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qwen_vla_sim.looks import any_color, any_light, any_shade
 from qwen_vla_sim.task import Task
 from qwen_vla_sim.widowx.things import COLORS, KINDS, UNSEEN_SHADES, Color, Design
 
@@ -20,6 +21,9 @@ JITTER = 0.04  # of trained colors, per channel
 # Tables never trained on (the trained ones are tinted grays), and the brightness of the lamp over them.
 UNSEEN_TABLES: tuple[Color, ...] = ((0.52, 0.36, 0.22), (0.28, 0.46, 0.36), (0.28, 0.34, 0.48), (0.74, 0.60, 0.42))
 UNSEEN_LIGHT = ((0.38, 0.47), (0.93, 1.03))
+USUAL_LIGHT = (0.5, 0.9)
+ANY_COLOR = 0.3  # share of the things without a named color that have just any, in scenes with varied looks
+NAMED_BY_LOOK = ("carrot", "eggplant")  # in shades of their own colors even there
 DRIFT_SPEED = 0.015  # [m/s] of a moving target
 DRIFT = 0.06  # [m] length of the drift, back and forth
 
@@ -150,15 +154,33 @@ def draw_things(kinds: Sequence[str], unseen: bool, unseen_colors: bool, rng: np
     return things
 
 
+def varied_things(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
+    """The same things in other shades and colors, for scenes with varied looks."""
+    return [replace(thing, rgb=_varied_color(thing, rng)) for thing in things]
+
+
+def _varied_color(thing: Thing, rng: np.random.Generator) -> Color:
+    unseen = UNSEEN_SHADES[thing.color] if thing.color else KINDS[thing.kind].unseen_colors
+    if thing.color or thing.kind in NAMED_BY_LOOK or rng.random() > ANY_COLOR:
+        return any_shade(rng, thing.rgb, unseen)
+    return any_color(rng, unseen)
+
+
 def draw_surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
     table = np.clip(rng.uniform(0.42, 0.78) + rng.uniform(-0.09, 0.09, 3), 0, 1)
-    light = float(rng.uniform(0.5, 0.9))
+    light = float(rng.uniform(*USUAL_LIGHT))
     place = rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))
     camera, aim = rng.uniform(-0.015, 0.015, 3), rng.uniform(-0.010, 0.010, 3)
     if unseen:
         table = np.array(UNSEEN_TABLES[rng.integers(len(UNSEEN_TABLES))])
         light = float(rng.uniform(*UNSEEN_LIGHT[rng.integers(len(UNSEEN_LIGHT))]))
     return Surroundings(_triple(table), light, _triple(place), _triple(camera), _triple(aim))
+
+
+def varied_surroundings(usual: Surroundings, rng: np.random.Generator) -> Surroundings:
+    """The same camera and lamp over a table of any color, in any light but the unseen ones."""
+    table, light = any_color(rng, UNSEEN_TABLES), any_light(rng, USUAL_LIGHT, UNSEEN_LIGHT)
+    return replace(usual, table_rgb=table, light_intensity=light)
 
 
 def draw_drift(rng: np.random.Generator) -> tuple[float, float]:

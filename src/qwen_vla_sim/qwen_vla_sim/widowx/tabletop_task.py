@@ -12,10 +12,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from qwen_vla_sim.looks import varies
 from qwen_vla_sim.task import Shift, Task, TaskState
 from qwen_vla_sim.widowx.grasping import Step
 from qwen_vla_sim.widowx.layout import lay_out
-from qwen_vla_sim.widowx.scene import Choice, Scene, draw_drift, draw_surroundings, draw_things, numbers
+from qwen_vla_sim.widowx.scene import (
+    Choice,
+    Scene,
+    draw_drift,
+    draw_surroundings,
+    draw_things,
+    numbers,
+    varied_surroundings,
+    varied_things,
+)
 from qwen_vla_sim.widowx.situation import Situation
 from qwen_vla_sim.widowx.starts import APPROACHES, Start, draw_start
 from qwen_vla_sim.widowx.things import KINDS
@@ -48,6 +58,9 @@ class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
         templates = self.held_out_instructions if shift == "instruction" else self.instructions
         template = str(numbers(seed, 2).choice(templates))
         surroundings = draw_surroundings(shift == "background", numbers(seed, 3))
+        if varies(seed, shift):
+            looks = numbers(seed, 6)
+            things, surroundings = varied_things(things, looks), varied_surroundings(surroundings, looks)
         drift = draw_drift(numbers(seed, 4)) if shift == "dynamic" else (0.0, 0.0)
         poses = lay_out(
             numbers(seed, 5),
