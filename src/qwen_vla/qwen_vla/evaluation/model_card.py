@@ -103,6 +103,7 @@ def _summary(folder: Path, config: ConfigFile, training: TrainingRecord, embodim
         ("action expert", f"{expert.num_layers} blocks, width {expert.hidden_size}, {expert.num_heads} heads"),
         ("action tensor", f"{config.horizon} steps × {expert.action_channels} channels"),
         ("Euler steps", f"{config.euler_steps} by default"),
+        ("noise temperature", f"{config.noise_temperature:g}"),
         ("proprioception", config.proprioception),
         ("τ", f"{config.tau_distribution}, toward {config.tau_direction}"),
     ]

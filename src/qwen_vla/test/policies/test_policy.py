@@ -92,7 +92,7 @@ def test_the_temperature_scales_the_noise_that_a_chunk_starts_from(checkpoint, o
 
 def test_the_shipped_checkpoint_keeps_the_temperature_and_steps_that_it_was_measured_with():
     config = QwenVLAConfig.from_pretrained(resource_path("checkpoints/tiny"))
-    assert (config.noise_temperature, config.euler_steps, config.prefix_steps) == (1.0, 4, 0)
+    assert (config.noise_temperature, config.euler_steps, config.prefix_steps) == (0.3, 4, 0)
 
 
 def test_waypoints_are_continued_from_the_one_before(policy, observation):
