@@ -27,19 +27,18 @@ def varies(seed: int, shift: str | None) -> bool:
 def any_color(rng: np.random.Generator, avoided: Sequence[RGB], low: float = 0.10, high: float = 0.95) -> RGB:
     """Draw a color with channels in [low, high], apart from the avoided ones."""
     while True:
-        drawn = rng.uniform(low, high, 3)
+        drawn = rgb_of(rng.uniform(low, high, 3))
         if is_apart(drawn, avoided):
-            return rgb_of(drawn)
+            return drawn
 
 
 def any_shade(rng: np.random.Generator, rgb: RGB, avoided: Sequence[RGB]) -> RGB:
     """Draw a paler or darker shade of a color, apart from the avoided ones."""
     while True:
         share, end = rng.uniform(0, PALE_OR_DARK), float(rng.integers(2))
-        drawn = (1 - share) * np.array(rgb) + share * end + rng.uniform(-JITTER, JITTER, 3)
-        drawn = np.clip(drawn, 0, 1)
+        drawn = rgb_of((1 - share) * np.array(rgb) + share * end + rng.uniform(-JITTER, JITTER, 3))
         if is_apart(drawn, avoided):
-            return rgb_of(drawn)
+            return drawn
 
 
 def any_light(
@@ -56,12 +55,12 @@ def any_light(
             return drawn
 
 
-def is_apart(color: Sequence[float] | np.ndarray, avoided: Sequence[RGB]) -> bool:
+def is_apart(color: RGB, avoided: Sequence[RGB]) -> bool:
     """Whether a color is at least APART from all of these."""
     return all(np.linalg.norm(np.subtract(color, other)) >= APART for other in avoided)
 
 
 def rgb_of(values: np.ndarray) -> RGB:
-    """A tuple of the three channels."""
-    red, green, blue = (float(v) for v in values)
+    """A tuple of the three channels, each clipped to 0..1."""
+    red, green, blue = (float(v) for v in np.clip(values, 0, 1))
     return red, green, blue

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qwen_vla_sim.looks import RGB, any_color, any_light, any_shade
+from qwen_vla_sim.looks import RGB, any_color, any_light, any_shade, rgb_of
 from qwen_vla_sim.task import Task
 
 COLORS: dict[str, RGB] = {
@@ -146,7 +146,7 @@ def draw_place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[fl
 def draw_room(rng: np.random.Generator) -> Room:
     """Draw a gray room lit from above."""
     table, wall, floor = (
-        _rgb(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
+        rgb_of(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
         for low, high in ((0.50, 0.72), (0.55, 0.75), (0.30, 0.45))
     )
     x, y, z = rng.uniform((-0.2, -0.5, 1.3), (0.5, 0.5, 1.7)).tolist()
@@ -155,7 +155,7 @@ def draw_room(rng: np.random.Generator) -> Room:
 
 def draw_other_room(rng: np.random.Generator) -> Room:
     """Draw a colored room, darker or brighter, lit from the side."""
-    table, wall, floor = (_rgb(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
+    table, wall, floor = (rgb_of(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
     light = float(rng.choice([rng.uniform(*limits) for limits in OTHER_LIGHT]))
     lamp = (float(rng.uniform(-0.6, 0.8)), float(rng.choice([-1.2, 1.2])), float(rng.uniform(0.9, 1.2)))
     return Room(table, wall, floor, light, lamp)
@@ -174,8 +174,3 @@ def varied_items(items: Sequence[Item], rng: np.random.Generator) -> tuple[Item,
     colored = [replace(item, color=name) for item, name in zip(items[:2], names, strict=True)]
     painted = [replace(item, shade=any_shade(rng, item.rgb, held_out)) for item in colored]
     return (*painted, *items[2:])
-
-
-def _rgb(values: np.ndarray) -> tuple[float, float, float]:
-    red, green, blue = (float(v) for v in np.clip(values, 0, 1))
-    return red, green, blue
