@@ -29,9 +29,14 @@ def prepare() -> None:
         )  # the driver needs it newer than Debian 12's
         os.environ.setdefault("VK_DRIVER_FILES", str(DRIVER))
         os.environ.setdefault("VK_ICD_FILENAMES", str(DRIVER))  # the older name
-    folder = Path(os.environ.get(ASSETS) or "~/.maniskill").expanduser() / "data"
-    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+    if missing := missing_assets():
         raise FileNotFoundError(
-            f"{folder} has no {missing[0]}: download the assets with `{sys.executable} -m "
+            f"{missing[0]} does not exist: download the assets with `{sys.executable} -m "
             f"mani_skill.utils.download_asset bridge_v2_real2sim widowx250s`, or set {ASSETS} to the folder with them"
         )
+
+
+def missing_assets() -> list[Path]:
+    """Files of mani_skill's assets that the tasks need and this machine lacks."""
+    folder = Path(os.environ.get(ASSETS) or "~/.maniskill").expanduser() / "data"
+    return [folder / name for name in NEEDED if not (folder / name).is_file()]

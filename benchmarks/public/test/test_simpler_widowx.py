@@ -17,6 +17,7 @@ from benchmarks.public.protocol.world_process import ROOT, WorldProcess
 from benchmarks.public.simpler_widowx.actions import action_towards, applied
 from benchmarks.public.simpler_widowx.benchmark import JOINTS, SIMPLER_WIDOWX
 from benchmarks.public.simpler_widowx.expert import DISTURBANCES, GRASPS, PACE
+from benchmarks.public.simpler_widowx.simulator import missing_assets
 from benchmarks.public.simpler_widowx.tasks import APART, OFFICIAL_STATES, TASKS, Start, training_start
 from embodiment_descriptions import Kinematics, load_robot
 from embodiment_descriptions.deltas import delta_from_poses
@@ -25,7 +26,8 @@ CARROT, CUBE, EGGPLANT = (TASKS[name] for name in ("carrot_on_plate", "stack_cub
 TABLE = 0.0
 DOWN = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the tip's x axis points down
 in_simulator = pytest.mark.skipif(
-    not SIMPLER_WIDOWX.environment.is_ready, reason="needs `python -m benchmarks.public.simpler_widowx environment`"
+    not SIMPLER_WIDOWX.environment.is_ready or bool(missing_assets()),
+    reason="needs `python -m benchmarks.public.simpler_widowx environment`, and mani_skill's assets in $MS_ASSET_DIR",
 )
 
 
