@@ -139,7 +139,7 @@ def told(done: int, total: int, what: str) -> None:
 def packed(policy: Policy, observation: Observation, exactly: bool = False, length: int | None = None):
     """Chunks [1, H, K] in the model's units by number of Euler steps, with the noise of seed 0."""
     runner, mask = policy.runner, policy._mask(1)
-    batch, noise = policy._batch([observation], length), policy._noise([0])
+    batch, noise = policy._batch([observation], length), policy._noise([observation], [0])
     if not exactly:
         context = runner.context(batch, mask)
         return {steps: runner.sample_actions(context, mask, steps, noise=noise).clone() for steps in STEPS}
@@ -202,7 +202,7 @@ def padding(policy: Policy, observation: Observation) -> dict[str, Any]:
     batch = policy.processor.collate(policy._samples([observation]), device=policy.model.device)
     with torch.inference_mode():
         context = plain.runner.context(batch, policy._mask(1))
-        bare = plain.runner.sample_actions(context, policy._mask(1), STEPS[0], noise=policy._noise([0]))
+        bare = plain.runner.sample_actions(context, policy._mask(1), STEPS[0], noise=policy._noise([observation], [0]))
     exact = packed(policy, observation, exactly=True)[STEPS[0]]
     lengths = policy.shapes.lengths(policy.shapes.shown(observation.images)).lengths
     differences = [error(packed(policy, observation, length=length)[STEPS[0]], exact) for length in lengths]

@@ -279,7 +279,7 @@ def _measure_stages(policy: Policy, observation: Observation, steps: int, repeat
 def _stages(policy: Policy, observation: Observation, steps: int) -> dict[str, Callable[[], Any]]:
     """The stages of a chunk, as in `Policy.infer`."""
     batch, mask = policy._batch([observation], None), policy._mask(1)
-    context, noise = policy.runner.context(batch, mask), policy._noise([0])
+    context, noise = policy.runner.context(batch, mask), policy._noise([observation], [0])
     packed = policy.runner.sample_actions(context, mask, steps, noise=noise)[0].float().cpu().numpy()
     return {
         "preprocess": lambda: policy._batch([observation], None),

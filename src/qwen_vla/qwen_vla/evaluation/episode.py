@@ -67,7 +67,7 @@ def run_episode(
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
     latencies, reasons, refused, in_a_row, truncated = [], Counter(), 0, 0, False
     while not (info["success"] or truncated):
-        seen = shown_to(policy, suite, observation, instruction, blind)
+        seen = shown_to(policy, suite, observation, instruction, blind, in_a_row)
         prediction = policy.infer(seen, seed=seed * 1000 + len(latencies))
         latencies.append(prediction.inference_ms["total"])
         path, refusal = planned(suite, Chunk.predicted(prediction, suite.embodiment.base_frame), observation)
@@ -101,13 +101,21 @@ def run_episode(
 
 
 def shown_to(
-    policy: ChunkPolicy, suite: Suite, observation: Mapping[str, Any], instruction: str, blind: bool = False
+    policy: ChunkPolicy,
+    suite: Suite,
+    observation: Mapping[str, Any],
+    instruction: str,
+    blind: bool = False,
+    refusals: int = 0,
 ) -> Observation:
-    """The policy's part of an environment's observation: its cameras and its joints, in its order."""
+    """The policy's part of an environment's observation: its cameras and its joints, in its order.
+
+    refusals: see `Observation`.
+    """
     images = {tag: observation["images"][tag] for tag in policy.camera_tags}
     joints = dict(zip(suite.embodiment.joint_names, observation.get("joints", ()), strict=False))
     state = np.array([joints[name] for name in policy.state_names]) if policy.state_names else None
-    return Observation(_black(images) if blind else images, instruction, state=state)
+    return Observation(_black(images) if blind else images, instruction, state=state, refusals=refusals)
 
 
 def planned(suite: Suite, chunk: Chunk, observation: Mapping[str, Any]) -> tuple[np.ndarray, Refused | None]:

@@ -24,6 +24,9 @@ class Observation:
         state: proprioception (s,) [rad | m], in the order of `ChunkPolicy.state_names`; None for a policy without.
         tip_poses: pose (4, 4) of each arm's tip in a fixed frame, by the arm's label in the channel layout
             ("" for the only one); needed to continue a chunk of end-effector deltas.
+        refusals: number of the policy's latest chunks in a row that the gate refused; 0: the last one was accepted, or
+            there is none. A policy that samples may then look further afield, for much the same chunk would be refused
+            again.
     """
 
     images: Mapping[str, np.ndarray]
@@ -31,6 +34,7 @@ class Observation:
     stamp_ns: int = 0
     state: np.ndarray | None = None
     tip_poses: Mapping[str, np.ndarray] | None = None
+    refusals: int = 0
 
 
 @dataclass(frozen=True)

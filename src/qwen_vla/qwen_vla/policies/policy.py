@@ -41,6 +41,8 @@ from qwen_vla.policies.input_shapes import InputShapes
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
 
+TRAINING_TEMPERATURE = 1.0  # flow matching learns from standard normal noise
+
 
 class Policy:
     """A loaded Qwen-VLA for one embodiment."""
@@ -331,7 +333,8 @@ class Policy:
         context = self.runner.context(batch, mask)
         self._synchronize()
         times.append(time.perf_counter())
-        packed = self.runner.sample_actions(context, mask, self.euler_steps, None, self._noise(seeds), continuation)
+        noise = self._noise(observations, seeds)
+        packed = self.runner.sample_actions(context, mask, self.euler_steps, None, noise, continuation)
         normalized = packed.float().cpu().numpy()
         times.append(time.perf_counter())
         executing = 0 if continuation is None else continuation.inference_delay
@@ -357,11 +360,16 @@ class Policy:
             for o in observations
         ]
 
-    def _noise(self, seeds: Sequence[int | None]) -> torch.Tensor:
-        """Noise [B, H, K] at the model's temperature, drawn on the CPU: a seed gives the same noise on any device."""
+    def _noise(self, observations: Sequence[Observation], seeds: Sequence[int | None]) -> torch.Tensor:
+        """Noise [B, H, K], drawn on the CPU: a seed gives the same noise on any device."""
         generators = (None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds)
         drawn = [torch.randn(self.action_mask.shape, generator=generator) for generator in generators]
-        return self.model.config.noise_temperature * torch.cat(drawn)
+        return torch.cat([self._temperature(o) * noise for o, noise in zip(observations, drawn, strict=True)])
+
+    def _temperature(self, observation: Observation) -> float:
+        """The model's own, or after a refused chunk at least that of training, so that the next one differs."""
+        own = self.model.config.noise_temperature
+        return max(own, TRAINING_TEMPERATURE) if observation.refusals else own
 
     def _mask(self, batch: int) -> torch.Tensor:
         """The action mask [B, H, K] on the model's device."""

@@ -173,6 +173,19 @@ def test_chunks_out_of_reach_end_the_episode(suite, env):
     assert row.refusals == {"UNREACHABLE": MAX_REFUSALS}
 
 
+def test_a_policy_is_told_how_many_of_its_latest_chunks_were_refused(suite, env):
+    policy = ConstantPolicy(STAYS)
+    infer = policy.infer
+
+    def too_far_at_first(observation, seed=None):
+        policy.delta = REACHES_TOO_FAR if len(policy.shown) < 2 else STAYS
+        return infer(observation, seed)
+
+    policy.infer = too_far_at_first
+    play(suite, env, policy)
+    assert [seen.refusals for seen in policy.shown[:5]] == [0, 1, 2, 0, 0]
+
+
 def test_chunks_for_another_robot_are_refused_in_process_too(suite, env):
     policy = ConstantPolicy(STAYS)
     infer = policy.infer

@@ -90,6 +90,14 @@ def test_the_temperature_scales_the_noise_that_a_chunk_starts_from(checkpoint, o
     assert QwenVLAConfig.preset("4b").noise_temperature == 0.6, "the paper's, of evaluation"
 
 
+@pytest.mark.parametrize(("own", "drawn"), [(0.3, 1.0), (1.5, 1.5)])
+def test_after_a_refused_chunk_noise_is_at_least_that_of_training(policy, observation, own, drawn):
+    """The next chunk would otherwise resemble the refused one."""
+    policy.model.config.noise_temperature = own
+    usual, refused = (policy._noise([replace(observation, refusals=n)], [7]) for n in (0, 2))
+    np.testing.assert_allclose(refused * own, usual * drawn, rtol=1e-6)
+
+
 def test_the_shipped_checkpoint_keeps_the_temperature_and_steps_that_it_was_measured_with():
     config = QwenVLAConfig.from_pretrained(resource_path("checkpoints/tiny"))
     assert (config.noise_temperature, config.euler_steps, config.prefix_steps) == (0.3, 4, 0)

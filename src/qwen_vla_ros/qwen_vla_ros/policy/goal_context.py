@@ -67,10 +67,10 @@ class NodeGoalContext:
         """Select the policy's input; its history begins with the goal."""
         return self._parts.reader.select(self.now(), not_before_ns, self._began_ns)
 
-    def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
+    def infer(self, observation: Observation, refusals: int, previous: PreviousChunk | None = None) -> ActionChunk:
         """Decode the selected images and predict a chunk."""
         try:
-            seen = self._parts.reader.read(observation, self._instruction)
+            seen = self._parts.reader.read(observation, self._instruction, refusals)
         except (DecodingError, NotObserved) as error:
             raise RunEnded(Ending.INFERENCE_STOPPED, str(error)) from error
         parameters, horizon = self._parts.parameters, self._parts.chunk_size

@@ -131,8 +131,8 @@ class GoalContext(Protocol):
         """The latest observation after a ROS time. Called with `changed` held."""
         ...
 
-    def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
-        """Predict a chunk, continuing the previous one where there is one."""
+    def infer(self, observation: Observation, refusals: int, previous: PreviousChunk | None = None) -> ActionChunk:
+        """Predict a chunk, continuing the previous one where there is one; refusals: chunks refused in a row so far."""
         ...
 
     def publish(self, chunk: ActionChunk) -> PublishedChunk:
@@ -194,7 +194,7 @@ class InstructionRun:
     def _one_chunk(self) -> None:
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
-        chunk = self._context.infer(observation)
+        chunk = self._context.infer(observation, self._refused_in_a_row)
         self._check_end()  # inference takes a while
         self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)

@@ -43,15 +43,18 @@ class ObservationReader:
         """Select the messages of one observation, with `changed` held. See ObservationStreams.select."""
         return self._subscriptions.select(now_ns, not_before_ns, history_from_ns)
 
-    def read(self, observation: Observation, instruction: str) -> PolicyObservation:
+    def read(self, observation: Observation, instruction: str, refusals: int = 0) -> PolicyObservation:
         """Decode the selected images, and put the joints in the order of the policy's state.
+
+        refusals: of the policy's latest chunks, see `PolicyObservation`.
 
         Raises:
             DecodingError, NotObserved: an image cannot be decoded, or the tip poses at its time are unknown.
         """
         images = self._subscriptions.decode(observation)
         state = np.array([observation.joints[name] for name in self._state_names]) if self._state_names else None
-        return PolicyObservation(images, instruction, observation.stamp_ns, state, self._tips(observation.stamp_ns))
+        tips = self._tips(observation.stamp_ns)
+        return PolicyObservation(images, instruction, observation.stamp_ns, state, tips, refusals)
 
     def _tips(self, stamp_ns: int) -> dict[str, np.ndarray] | None:
         if not self._tip_kinematics:

@@ -73,7 +73,7 @@ class OverlappingRun(InstructionRun):
             return
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
-        chunk = self._context.infer(observation, self._previous(observation))
+        chunk = self._context.infer(observation, self._refused_in_a_row, self._previous(observation))
         self._check_end()  # inference takes a while
         self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)

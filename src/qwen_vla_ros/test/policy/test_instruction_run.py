@@ -38,6 +38,7 @@ class World:
         self.time = 0.0
         self.seen: list[int] = []
         self.states: list[str] = []
+        self.refusals: list[int] = []
         self.holds = 0
         self.sent = 0
         self.problem: Waiting | None = None
@@ -55,7 +56,8 @@ class World:
         self.seen.append(not_before_ns)
         return self.problem or Observation(self.now(), ())
 
-    def infer(self, observation, previous=None):
+    def infer(self, observation, refusals, previous=None):
+        self.refusals.append(refusals)
         return observation
 
     def publish(self, chunk):
@@ -110,9 +112,11 @@ def test_each_observation_is_newer_than_the_end_of_the_last_motion():
     assert world.seen[0] == 0 and sorted(world.seen) == world.seen and world.seen[-1] > 0
 
 
-def test_a_refusal_is_counted_and_retried():
-    outcome = outcome_of(World([REFUSED, DONE]))
+def test_a_refusal_is_counted_told_to_the_policy_and_retried():
+    world = World([REFUSED, DONE])
+    outcome = outcome_of(world)
     assert (outcome.ending, outcome.executed, outcome.refused) == (Ending.SUCCESS, 3, 1)
+    assert world.refusals == [0, 1, 0, 0]
 
 
 def test_too_many_refusals_in_a_row_end_it():
@@ -186,7 +190,7 @@ def test_an_interruption_while_a_chunk_is_executed_holds_the_arm():
 def test_a_failing_model_ends_it_as_internal():
     world = World([DONE])
 
-    def broken(_observation):
+    def broken(*_shown):
         raise FloatingPointError("the model returned non-finite actions")
 
     world.infer = broken

@@ -43,6 +43,7 @@ class World:
         self.looks: list[float] = []
         self.taken: list[float] = []  # start of each chunk's execution
         self.previous: list = []
+        self.refusals: list[int] = []
         self.interrupt: RunEnded | None = None
         self.silent_from = 10**9
         self.run: OverlappingRun | None = None
@@ -60,7 +61,8 @@ class World:
     def observe(self, not_before_ns):
         return Observation(self.now(), ())
 
-    def infer(self, observation, previous=None):
+    def infer(self, observation, refusals, previous=None):
+        self.refusals.append(refusals)
         self.looks.append(observation.stamp_ns / 1e9)
         self.previous.append(previous)
         self.time += self.delays[min(len(self.looks), len(self.delays)) - 1]
@@ -159,6 +161,7 @@ def test_after_a_refusal_the_current_chunk_continues_and_the_policy_observes_aga
     assert (outcome.ending, outcome.executed, outcome.refused) == (Ending.SUCCESS, 6, 1)
     assert world.pauses == [0.0] * 5  # the rest of the chunk covers the second attempt
     assert world.looks[3] - world.looks[2] < 0.5
+    assert world.refusals[:5] == [0, 0, 0, 1, 0], "the policy is told"
 
 
 def test_too_many_refusals_in_a_row_end_it_and_hold_the_arm():
@@ -193,9 +196,9 @@ def test_an_interruption_holds_the_arm():
     world = World([0.3])
     infer = world.infer
 
-    def infer_and_cancel(observation, previous=None):
+    def infer_and_cancel(*shown):
         world.interrupt = RunEnded(Ending.CANCELED, "canceled by the client") if world.sent == 3 else None
-        return infer(observation, previous)
+        return infer(*shown)
 
     world.infer = infer_and_cancel
     assert outcome_of(world).ending == Ending.CANCELED

@@ -40,11 +40,13 @@ class PolicyLead:
         The seed of the scene determines the length and all noise.
         """
         rng = np.random.default_rng([seed, 3])
+        in_a_row = 0
         for _ in range(rng.integers(1, self._most + 1)):
-            seen = shown_to(self._policy, self._suite, observation, info["instruction"])
+            seen = shown_to(self._policy, self._suite, observation, info["instruction"], refusals=in_a_row)
             prediction = self._policy.infer(seen, seed=int(rng.integers(2**31)))
             chunk = Chunk.predicted(prediction, self._suite.embodiment.base_frame)
             path, refusal = planned(self._suite, chunk, observation)
+            in_a_row = in_a_row + 1 if refusal else 0
             self.refusals.update(names_of(refusal))
             observation, info, truncated = follow(env, path)
             if info["success"] or truncated:
