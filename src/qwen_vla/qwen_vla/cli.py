@@ -95,7 +95,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class Collect(Collection):
-    """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
+    """Record a suite's scripted expert as a LeRobotDataset v3.0; run again, it resumes, or adds further episodes.
 
     Given a recipe, records the missing ones of its datasets, as defined by the file that it names as `collect`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +33,7 @@ COLLECTION = Marker("collection.json", frozenset({"kind", "seed"}), "collect")
 
 
 def collect(collection: Collection, workers: int = 1, engine: Engine = "processes") -> dict:
-    """Record and finalize; resumes where an interrupted run of the same collection stopped. Returns a summary.
+    """Record and finalize; the same call resumes, and one with more episodes adds them. Returns a summary.
 
     With a leading policy, it includes the number of its chunks that the gate refused in this run, by reason.
     """
@@ -108,7 +109,7 @@ def _summary(collection: Collection, refusals: Counter[str]) -> dict:
 
 def _claim(collection: Collection) -> None:
     """Refuse to mix two collections in one folder: a file beside the data describes the first."""
-    begun = refuse_other_collections(collection.out, collection.content)
+    begun = refuse_other_collections(collection.out, collection.content, collection.continues)
     left = _scenes_left(collection) if begun else collection.episodes
     free, needed = free_bytes(collection.out), left * BYTES_PER_EPISODE
     if free < needed:
@@ -119,10 +120,15 @@ def _claim(collection: Collection) -> None:
     write_json(collection.out / COLLECTION.file, collection.content)
 
 
-def refuse_other_collections(out: Path, wanted: dict) -> bool:
-    """Whether a folder contains this collection; DatasetError if another one, OutputRefused if something else."""
+def refuse_other_collections(out: Path, wanted: dict, continues: Callable[[dict], bool]) -> bool:
+    """Whether a folder contains a collection that the wanted one continues.
+
+    Raises:
+        DatasetError: it contains another one.
+        OutputRefused: it contains something else.
+    """
     present = check_folder(out, COLLECTION)
-    if present not in (None, wanted):
+    if present is not None and not continues(present):
         raise DatasetError(
             f"{out} contains another collection ({_as_text(present)}; asked for {_as_text(wanted)}); "
             "choose another folder"

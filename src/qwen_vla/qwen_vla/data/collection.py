@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -12,7 +13,7 @@ import tyro
 from qwen_vla.option_ranges import Count, Range
 from qwen_vla.seeds import FIRST_TRAINING_SEED, require_split
 
-EPISODES_PER_SHARD = 50
+EPISODES_PER_SHARD = 10  # progress is told by the file, and an interruption loses one in each worker
 Kind = Literal["demonstrations", "snapshots"]
 
 
@@ -57,13 +58,19 @@ class Collection:
     def content(self) -> dict[str, Any]:
         """The description written beside the data, by which a folder is recognized as this collection."""
         content = {"suite": self.suite, "kind": self.kind, "seed": self.seed, "episodes": self.episodes}
-        if self.episodes_per_shard != EPISODES_PER_SHARD:
-            content["episodes_per_shard"] = self.episodes_per_shard
+        content["episodes_per_shard"] = self.episodes_per_shard
         if self.takeover_from:
             content["takeover_from"] = str(self.takeover_from)
         if self.task:
             content["task"] = self.task
         return content
+
+    def continues(self, present: Mapping[str, Any]) -> bool:
+        """Whether the files of a collection, by its content, are the first of this one; cut ones cannot grow."""
+        if {**present, "episodes": self.episodes} != self.content:
+            return False
+        episodes = present["episodes"]
+        return episodes == self.episodes or (episodes < self.episodes and episodes % self.episodes_per_shard == 0)
 
     @property
     def shards(self) -> int:

@@ -4,9 +4,12 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from qwen_vla import QwenVLAConfig
@@ -53,7 +56,7 @@ def test_a_finished_collection_is_left_alone(copied):
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*.parquet")} == changed
 
 
-@pytest.mark.parametrize("other", [{"seed": 2_000_001}, {"episodes": 7}, {"kind": "demonstrations"}])
+@pytest.mark.parametrize("other", [{"seed": 2_000_001}, {"episodes": 5}, {"kind": "demonstrations"}])
 def test_another_collection_in_the_folder_is_refused(copied, other):
     before = files(copied)
     with pytest.raises(DatasetError, match="contains another collection .*choose another folder"):
@@ -136,6 +139,26 @@ def test_a_collection_without_any_success_says_so(recorder, monkeypatch):
         fail(recorder, monkeypatch, shard)
     with pytest.raises(DatasetError, match="none of the recorded demonstrations succeeded"):
         collect(recorder.collection)
+
+
+def test_more_episodes_are_added_and_the_recorded_ones_are_kept(recorder):
+    for shard in range(2):
+        recorder.record(shard)
+    out = recorder.collection.out
+    kept = shard_path(out, 0).stat().st_mtime_ns
+    assert collect(replace(recorder.collection, episodes=3))["episodes"] == 3
+    assert shard_path(out, 0).stat().st_mtime_ns == kept
+    assert LeRobotReader(out).info["seeds"] == [FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + 3]
+    with pytest.raises(DatasetError, match="contains another collection .*episodes 3, .*; asked for .*episodes 2,"):
+        collect(recorder.collection)
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 12))
+def test_only_whole_files_can_be_continued(begun, wanted, per_shard):
+    first, later = (Collection("widowx", Path("out"), n, episodes_per_shard=per_shard) for n in (begun, wanted))
+    shared = [first.scenes(shard) == later.scenes(shard) for shard in range(min(first.shards, later.shards))]
+    assert later.continues(first.content) == (begun <= wanted and all(shared))
+    assert not replace(later, seed=later.seed + 1).continues(first.content)
 
 
 def test_another_shard_size_in_the_folder_is_refused(recorder):

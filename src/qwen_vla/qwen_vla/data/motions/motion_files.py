@@ -42,7 +42,7 @@ class MotionFiles:
         """Write dataset and figure; resumes if interrupted. Returns a summary."""
         motions = self.motions()
         wanted = motions.spec.model_dump(mode="json") | {"max_seconds": self.max_seconds}
-        refuse_other_collections(self.out, wanted)
+        refuse_other_collections(self.out, wanted, wanted.__eq__)
         write_json(self.out / COLLECTION.file, wanted)
         rate, name, features = motions.embodiment.rate_hz, motions.embodiment.name, _features(motions)
         shards = [range(self.count)[first : first + PER_SHARD] for first in range(0, self.count, PER_SHARD)]
