@@ -57,8 +57,13 @@ class Collection:
     @property
     def content(self) -> dict[str, Any]:
         """The description written beside the data, by which a folder is recognized as this collection."""
-        content = {"suite": self.suite, "kind": self.kind, "seed": self.seed, "episodes": self.episodes}
-        content["episodes_per_shard"] = self.episodes_per_shard
+        content = {
+            "suite": self.suite,
+            "kind": self.kind,
+            "seed": self.seed,
+            "episodes": self.episodes,
+            "episodes_per_shard": self.episodes_per_shard,
+        }
         if self.takeover_from:
             content["takeover_from"] = str(self.takeover_from)
         if self.task:
@@ -69,8 +74,8 @@ class Collection:
         """Whether the files of a collection, by its content, are the first of this one; cut ones cannot grow."""
         if {**present, "episodes": self.episodes} != self.content:
             return False
-        episodes = present["episodes"]
-        return episodes == self.episodes or (episodes < self.episodes and episodes % self.episodes_per_shard == 0)
+        uncut = present["episodes"] < self.episodes and present["episodes"] % self.episodes_per_shard == 0
+        return uncut or present["episodes"] == self.episodes
 
     @property
     def shards(self) -> int:
