@@ -8,6 +8,7 @@ docs/reference/commands.md: every command of qwen-vla with its options.
 docs/reference/interfaces.md: messages, services and actions.
 docs/explanation/model.md: the table of sizes between its two markers.
 docs/results.md: the tables between markers, from the files in docs/results.
+README.md: the sentence about success between its two markers, from the same files.
 
     .venv/bin/python scripts/generate_docs.py
 """
@@ -52,6 +53,7 @@ COMMANDS = ROOT / "docs/reference/commands.md"
 INTERFACES = ROOT / "docs/reference/interfaces.md"
 MODEL = ROOT / "docs/explanation/model.md"
 RESULTS = ROOT / "docs/results.md"
+README = ROOT / "README.md"
 NODE_INTERFACES = (
     *(policy_node.INTERFACE, executor_parameters.INTERFACE, trajectory_visualizer.INTERFACE),
     *(episode_recorder.INTERFACE, WidowXSim.interface(), AlohaSim.interface(), MobileBaseSim.interface()),
@@ -92,8 +94,17 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    stale = []
-    pages = (
+    stale = [(path, text) for path, text in pages() if not path.is_file() or path.read_text() != text]
+    for path, text in stale:
+        if not check():
+            path.write_text(text)
+        print(f"{path.relative_to(ROOT)} {'is out of date: run scripts/generate_docs.py' if check() else 'written'}")
+    return int(bool(stale) and check())
+
+
+def pages() -> tuple[tuple[Path, str], ...]:
+    """Every page that is generated, or has a generated part, as it should be."""
+    return (
         (CONFIGURATION, configuration_page()),
         (EMBODIMENT, embodiment_page()),
         (NODES, nodes_page()),
@@ -101,15 +112,8 @@ def main() -> int:
         (INTERFACES, command_pages.interfaces_page()),
         (MODEL, with_sizes(MODEL.read_text())),
         (RESULTS, results_page.with_results(RESULTS.read_text())),
+        (README, results_page.with_success(README.read_text())),
     )
-    for path, text in pages:
-        if not path.is_file() or path.read_text() != text:
-            stale.append(path)
-            if "--check" not in sys.argv:
-                path.write_text(text)
-    for path in stale:
-        print(f"{path.relative_to(ROOT)} {'is out of date: run scripts/generate_docs.py' if check() else 'written'}")
-    return int(bool(stale) and check())
 
 
 def check() -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/results.md that are made from the files in docs/results, each between its two markers.
+"""The tables of docs/results.md and the README's sentence about them, made from the files in docs/results.
 
-`scripts/generate_docs.py` writes them. What stands outside the markers is written by hand.
+`scripts/generate_docs.py` writes each between its two markers; the rest of the pages is written by hand.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ def with_results(page: str) -> str:
     for name, text in (("suites", suites()), ("benchmarks", benchmarks()), ("paper", paper())):
         page = with_block(page, name, text)
     return page
+
+
+def with_success(readme: str) -> str:
+    """The README with its sentence about success made again; ValueError for a missing marker."""
+    rates = [measure_results.rate(_read(f"{name}.json")) for name in SUITES]
+    sentence = "[How well it works](docs/results.md), in scenes that were not used before: {}, {} and {}."
+    return with_block(readme, "success", sentence.format(*rates))
 
 
 def with_block(page: str, name: str, text: str) -> str:

@@ -66,6 +66,13 @@ def test_the_papers_figures_stand_beside_ours_where_there_are_any(page, tmp_path
     assert page.paper().splitlines()[3] == "| R2R, SPL | 51.2 | 82.6 | other rooms |"
 
 
+def test_the_readme_states_the_success_of_the_three_suites_with_intervals(page, tmp_path):
+    for suite, successes in (("widowx", 82), ("aloha", 53), ("mobile_base", 92)):
+        write(tmp_path, f"{suite}.json", rate(successes, 100))
+    readme = page.with_success("<!-- success: generated -->\n<!-- end of success -->")
+    assert ": 82 of 100 (73–88 %), 53 of 100 (43–62 %) and 92 of 100 (85–96 %)." in readme
+
+
 def test_only_what_stands_between_the_markers_is_replaced(page):
     text = "before\n<!-- a: generated -->\nold\n<!-- end of a -->\nafter"
     assert page.with_block(text, "a", "new") == text.replace("old", "new")
