@@ -95,7 +95,7 @@ def main(options: Options) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         for stage, start in before.items():
-            axis.axvline(start, color="grey", linewidth=0.8, linestyle=":")
+            axis.axvline(start, color="gray", linewidth=0.8, linestyle=":")
             axis.text(
                 start,
                 1.0,
@@ -103,7 +103,7 @@ def main(options: Options) -> None:
                 transform=axis.get_xaxis_transform(),
                 fontsize=6,
                 va="bottom",
-                color="grey",
+                color="gray",
             )
     axes[-1].set_xlabel("step")
     figure.tight_layout()

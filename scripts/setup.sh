@@ -143,15 +143,15 @@ find_python() {
 loadable() { "$1" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$2" >/dev/null 2>&1; }
 
 missing_packages() { # names of the Debian packages that are missing, given the interpreter (may be empty)
-  local python=$1 flavour=python3
+  local python=$1 flavor=python3
   if [ -z "$python" ]; then
     echo python3 python3-venv python3-dev
   else
     # The distribution's default python3 is served by python3-venv, any other by python3.X-venv.
     [ "$(readlink -f "$python")" = "$(readlink -f /usr/bin/python3 2>/dev/null)" ] ||
-      flavour=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || echo "$flavour-venv"
-    [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || echo "$flavour-dev"
+      flavor=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || echo "$flavor-venv"
+    [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || echo "$flavor-dev"
     loadable "$python" libOSMesa.so.8 || {
       loadable "$python" libEGL.so.1 && compgen -G '/usr/share/glvnd/egl_vendor.d/*.json' >/dev/null
     } || echo libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0

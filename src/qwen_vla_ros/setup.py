@@ -69,7 +69,7 @@ setup(
     author_email="maintainers@qwen-vla-ros.org",
     maintainer="Qwen-VLA ROS developers",
     maintainer_email="maintainers@qwen-vla-ros.org",
-    description="ROS 2 nodes of the Qwen-VLA suite: policy, safety gate and executor, visualisation.",
+    description="ROS 2 nodes of the Qwen-VLA suite: policy, safety gate and executor, visualization.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

@@ -36,7 +36,7 @@ class SampleTable:
 
     index (n,): of the source, ascending. prompts: the distinct texts; prompt (n,): number of each row's. images: by
     camera tag; frame n of the data set is its row `index`. actions (n, steps, channels) and states (n, s), float32,
-    normalized. labels: point labels with a leading dimension n. colour_jitter: its strength. others: None for none.
+    normalized. labels: point labels with a leading dimension n. color_jitter: its strength. others: None for none.
     """
 
     index: np.ndarray
@@ -46,7 +46,7 @@ class SampleTable:
     actions: np.ndarray | None = None
     states: np.ndarray | None = None
     labels: PointLabels | None = None
-    colour_jitter: float = 0.0
+    color_jitter: float = 0.0
     others: OtherPrompts | None = None
 
     @property

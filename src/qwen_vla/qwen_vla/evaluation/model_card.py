@@ -29,7 +29,7 @@ from qwen_vla.output_files import write_text
 
 CARD_FILE = "README.md"
 PAPER = "[Qwen-VLA, arXiv 2605.30280](https://arxiv.org/abs/2605.30280)"
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 Embodiments = Mapping[str, EmbodimentInfo]
 
 
@@ -69,7 +69,7 @@ def _front_matter(name: str, embodiments: Embodiments, results: Sequence[Mapping
     fields = ModelCardData(
         model_name=name,
         language="en",
-        license=LICENCE,
+        license=LICENSE,
         library_name="qwen_vla",
         pipeline_tag="robotics",
         tags=["vision-language-action", "flow-matching", "ros2", *sorted(embodiments)],

@@ -210,7 +210,7 @@ def test_what_is_recorded_shows_what_the_labels_say(recordings):
     assert len(reader.episodes) == 4 and reader.fps == 5.0
     for (first, end), task in zip(reader.episodes, reader.tasks, strict=True):
         target = reader.frames["annotation.object"][first]
-        colour, _ = reader.info["names"][reader.frames["annotation.objects"][first][target]].split()
-        assert colour in task.split() and set(reader.frames["annotation.goal"][first:end]) == {-1}
+        color, _ = reader.info["names"][reader.frames["annotation.objects"][first][target]].split()
+        assert color in task.split() and set(reader.frames["annotation.goal"][first:end]) == {-1}
         tip = reader.frames["observation.eef_pose"][first:end, 2]
         assert tip[-1] > 0.09 and tip.min() < 0.04, "every demonstration goes down to a cube and ends lifted"

@@ -66,11 +66,11 @@ def test_a_sheet_has_a_block_for_each_episode():
     assert draw_sheet(title_of(summary), episodes * 5).size == (3 * GAP + 2 * PICTURES * STRIDE, HEADER + 5 * block)
 
 
-def test_a_sheet_tells_success_and_failure_by_their_colours(tmp_path):
-    for row, colour in ((SUCCESS, 1), (FAILURE, 0)):
+def test_a_sheet_tells_success_and_failure_by_their_colors(tmp_path):
+    for row, color in ((SUCCESS, 1), (FAILURE, 0)):
         write_sheet(tmp_path / "sheet.png", "title", [Played(row, strip(film(0.0), "ego"))])
         words = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))[HEADER : HEADER + LABEL, 400:]
-        assert words.astype(int).max((0, 1)).argmax() == colour
+        assert words.astype(int).max((0, 1)).argmax() == color
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 

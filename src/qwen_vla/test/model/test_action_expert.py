@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The action expert: published sizes, rotary alignment with the backbone, masks and zero initialisation."""
+"""The action expert: published sizes, rotary alignment with the backbone, masks and zero initialization."""
 
 import pytest
 import torch

@@ -241,7 +241,7 @@ def test_saved_and_loaded_model_acts_bit_for_bit_the_same(any_micro, tmp_path, m
 
 
 def test_fresh_model_keeps_adaln_zero():
-    """The generic initialisation of transformers must not overwrite the expert's zeros."""
+    """The generic initialization of transformers must not overwrite the expert's zeros."""
     expert = QwenVLAModel(micro_config()).action_expert
     zeros = [expert.out_modulation, expert.action_out[-1], *(b.modulation for b in expert.blocks)]
     assert all((layer.weight == 0).all() for layer in zeros)

@@ -28,7 +28,7 @@ def test_the_truth_has_no_error(name):
     assert found and not any(found.values())
 
 
-def test_a_tip_beside_its_place_is_measured_in_millimetres():
+def test_a_tip_beside_its_place_is_measured_in_millimeters():
     def aside(chunks, names):
         chunks[:, 7, :3] += [0.003, 0.0, 0.004]
         chunks[:, :, names.index("gripper")] += 0.1
@@ -80,7 +80,7 @@ def test_points_are_measured_where_they_are_visible_and_judged_where_it_is_known
 def test_an_answer_is_right_when_all_its_words_are(micro):
     model, processor = micro
     batch = processor.collate(
-        [Sample("what?", answer="red cube"), Sample("do nothing"), Sample("which colour is it?", answer="blue")]
+        [Sample("what?", answer="red cube"), Sample("do nothing"), Sample("which color is it?", answer="blue")]
     )
     with torch.no_grad():
         encoding = model.encode(**batch)

@@ -191,8 +191,8 @@ def test_a_wrong_value_is_named_with_file_and_field(tmp_path, changes, message):
 
 
 def test_all_problems_are_named_at_once(tmp_path):
-    with pytest.raises(RecipeError, match="steps: .*; .*colour: unknown field"):
-        load_recipe(write(tmp_path, steps=0, colour="red"))
+    with pytest.raises(RecipeError, match="steps: .*; .*color: unknown field"):
+        load_recipe(write(tmp_path, steps=0, color="red"))
 
 
 def test_a_missing_file_is_named(tmp_path):

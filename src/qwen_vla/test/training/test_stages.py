@@ -218,7 +218,7 @@ def test_a_run_is_not_resumed_with_other_statistics(recordings, tmp_path):
 # ------------------------------------------------------------------------------ kinds of data
 def chat(folder):
     Image.new("RGB", (8, 6), (250, 0, 0)).save(folder / "red.png")
-    question = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "Which colour?"}]
+    question = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "Which color?"}]
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "red"}]
     (folder / "talk.jsonl").write_text("\n".join([json.dumps({"messages": messages})] * 4))
     return {"kind": "chat", "path": folder / "talk.jsonl"}

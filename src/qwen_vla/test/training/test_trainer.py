@@ -117,7 +117,7 @@ def test_pretraining_learns_grounding_and_language_but_no_actions(pretraining):
     assert measures >= {"held_out/tip", "held_out/opening"} and "held_out/position_mm" not in measures
 
 
-def test_action_training_logs_losses_and_errors_in_millimetres(actions):
+def test_action_training_logs_losses_and_errors_in_millimeters(actions):
     rows = read_log(actions.output)
     assert [row["step"] for row in rows if "gradient_norm" in row] == list(range(1, STEPS + 1))
     assert any("action" in row for row in rows) and any("language" in row for row in rows)

@@ -132,7 +132,7 @@ BOX = "0.1 0.1 0.1"
 
 
 @pytest.mark.parametrize("names", ["abc", "cba", "bac"])
-def test_neighbours_may_touch_and_others_not_whatever_they_are_called(names):
+def test_neighbors_may_touch_and_others_not_whatever_they_are_called(names):
     first, second, third = names
     text = robot_of(
         (first, "ground", "prismatic", BOX), (second, first, "prismatic", BOX), (third, second, "prismatic", BOX)

@@ -384,9 +384,9 @@ def test_diagnostics_report_state_and_counts(peer, executor):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_holds_the_arm_before_the_process_exits(peer, own_executor, processes, number):
     chunk = peer.start_moving()
-    signalled = time.monotonic()
+    signaled = time.monotonic()
     assert processes.end(own_executor, number, timeout=10.0) == 0, processes.log_of(own_executor)
-    assert_held(peer, chunk, Reason.DEACTIVATED, signalled, limit=1.0)
+    assert_held(peer, chunk, Reason.DEACTIVATED, signaled, limit=1.0)
     assert "Traceback" not in processes.log_of(own_executor)
 
 

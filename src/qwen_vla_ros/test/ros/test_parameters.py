@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter as Value
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
 TABLE = (
-    Parameter("colour", "red", "What it looks like", choices=("red", "blue")),
+    Parameter("color", "red", "What it looks like", choices=("red", "blue")),
     Parameter("name", "anything", "What it is called"),
 )
 
@@ -35,18 +35,18 @@ def make_node():
 
 
 def test_a_value_that_is_no_choice_is_refused_at_the_start(make_node):
-    with pytest.raises(InvalidParameterValueException, match="colour 'green' is not one of: red, blue"):
-        Parameters(make_node(colour="green"), TABLE)
+    with pytest.raises(InvalidParameterValueException, match="color 'green' is not one of: red, blue"):
+        Parameters(make_node(color="green"), TABLE)
 
 
 def test_later_too_and_choices_can_be_looked_up(make_node):
-    node = make_node(colour="blue")
+    node = make_node(color="blue")
     parameters = Parameters(node, TABLE)
-    assert node.describe_parameter("colour").additional_constraints == "one of: red, blue"
-    assert parameters.colour == "blue"
-    assert not node.set_parameters([Value("colour", value="green")])[0].successful and parameters.colour == "blue"
-    assert node.set_parameters([Value("colour", value="red"), Value("name", value="green")])[1].successful
-    assert (parameters.colour, parameters.name) == ("red", "green")
+    assert node.describe_parameter("color").additional_constraints == "one of: red, blue"
+    assert parameters.color == "blue"
+    assert not node.set_parameters([Value("color", value="green")])[0].successful and parameters.color == "blue"
+    assert node.set_parameters([Value("color", value="red"), Value("name", value="green")])[1].successful
+    assert (parameters.color, parameters.name) == ("red", "green")
 
 
 @pytest.mark.parametrize("speed", [float("nan"), float("inf"), -1.0, 1e300])

@@ -29,7 +29,7 @@ COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", 
 SCALE = 1000  # Qwen's grounding coordinates: integers 0–1000 over each image axis
 APART = 0.04  # share of the image: closer together, two things cannot be distinguished by their positions
 NEARER = 0.9  # maximum ratio of two depths with a visible difference
-SHARES = {"where": 0.4, "what": 0.15, "colour": 0.1, "all": 0.1, "in view": 0.1, "side": 0.1, "nearer": 0.05}
+SHARES = {"where": 0.4, "what": 0.15, "color": 0.1, "all": 0.1, "in view": 0.1, "side": 0.1, "nearer": 0.05}
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _what(view: View, rng: np.random.Generator) -> Question | None:
     return Question(WHAT_IS_AT.format(coordinates(view.points[number])), view.phrases[number], number)
 
 
-def _colour(view: View, rng: np.random.Generator) -> Question | None:
-    coloured = [number for number in view.lone() if _colour_of(view.phrases[number])]
-    if not coloured:
+def _color(view: View, rng: np.random.Generator) -> Question | None:
+    colored = [number for number in view.lone() if _color_of(view.phrases[number])]
+    if not colored:
         return None
-    number = int(rng.choice(coloured))
-    colour = _colour_of(view.phrases[number])
-    return Question(WHICH_COLOR.format(coordinates(view.points[number])), colour, number)
+    number = int(rng.choice(colored))
+    color = _color_of(view.phrases[number])
+    return Question(WHICH_COLOR.format(coordinates(view.points[number])), color, number)
 
 
 def _all(view: View, rng: np.random.Generator) -> Question | None:
@@ -207,7 +207,7 @@ def _nearer(view: View, rng: np.random.Generator) -> Question | None:
 _ASKING = {
     "where": _where,
     "what": _what,
-    "colour": _colour,
+    "color": _color,
     "all": _all,
     "in view": _in_view,
     "side": _side,
@@ -215,7 +215,7 @@ _ASKING = {
 }
 
 
-def _colour_of(phrase: str) -> str:
+def _color_of(phrase: str) -> str:
     """The color that a phrase starts with; empty if there is none."""
     first = phrase.split()[0]
     return first if first in COLORS else ""
@@ -230,7 +230,7 @@ def text_corpus(labels: Annotations) -> Iterator[str]:
     for name in labels.names:
         yield name
         yield f"{name}, {name}"
-        yield _colour_of(name)
+        yield _color_of(name)
     yield f"{WHAT_IS_IN_VIEW} {NOTHING} yes no"
     yield "yes"
     yield "no"

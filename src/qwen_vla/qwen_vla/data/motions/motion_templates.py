@@ -29,8 +29,8 @@ DIRECTIONS = {
     "down": (0, 0, -1),
 }
 AXES = ("x", "y", "z")  # of rotations and arcs, by the right-hand rule
-PLACES = {"depth": ("near", "far"), "side": ("right", "centre", "left"), "height": ("low", "high")}
-SHARES = {"near": 0.25, "far": 0.75, "right": 0.2, "centre": 0.5, "left": 0.8, "low": 0.25, "high": 0.75}
+PLACES = {"depth": ("near", "far"), "side": ("right", "center", "left"), "height": ("low", "high")}
+SHARES = {"near": 0.25, "far": 0.75, "right": 0.2, "center": 0.5, "left": 0.8, "low": 0.25, "high": 0.75}
 PACES = {"quickly": (1.0, 1.2), "": (1.2, 1.8), "slowly": (1.8, 2.6)}  # duration relative to the shortest possible one
 
 CM = 0.01
@@ -58,14 +58,14 @@ class Move:
     """Straight along a direction of the base, with constant orientation. distance: whole centimeters."""
 
     direction: str
-    centimetres: int
+    centimeters: int
 
     @property
     def size(self) -> tuple[float, float]:
-        return self.centimetres * CM, 0.0
+        return self.centimeters * CM, 0.0
 
     def pose(self, start: np.ndarray, share: float) -> np.ndarray:
-        return _moved(start, np.array(DIRECTIONS[self.direction]) * self.centimetres * CM * share)
+        return _moved(start, np.array(DIRECTIONS[self.direction]) * self.centimeters * CM * share)
 
 
 @dataclass(frozen=True)
@@ -109,17 +109,17 @@ class Arc:
     """Part of a circle about an axis of the base, its center in a direction from the tip; constant orientation."""
 
     axis: str
-    centre: str
-    centimetres: int
+    center: str
+    centimeters: int
     degrees: int
 
     @property
     def size(self) -> tuple[float, float]:
-        return self.centimetres * CM * abs(np.radians(self.degrees)), 0.0
+        return self.centimeters * CM * abs(np.radians(self.degrees)), 0.0
 
     def pose(self, start: np.ndarray, share: float) -> np.ndarray:
-        to_centre = np.array(DIRECTIONS[self.centre]) * self.centimetres * CM
-        return _moved(start, to_centre - _rotation(self.axis, self.degrees * share) @ to_centre)
+        to_center = np.array(DIRECTIONS[self.center]) * self.centimeters * CM
+        return _moved(start, to_center - _rotation(self.axis, self.degrees * share) @ to_center)
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,9 @@ class Planner:
 
     def _arc(self, rng: np.random.Generator) -> tuple[Step, ...]:
         axis = _choose(rng, AXES)
-        centres = [name for name, direction in DIRECTIONS.items() if direction[AXES.index(axis)] == 0]
+        centers = [name for name, direction in DIRECTIONS.items() if direction[AXES.index(axis)] == 0]
         degrees = int(_choose(rng, (90, 180, 360))) * (1 if rng.random() < 0.5 else -1)
-        return (Arc(axis, _choose(rng, centres), int(rng.integers(2, max(4, self._longest() // 2))), degrees),)
+        return (Arc(axis, _choose(rng, centers), int(rng.integers(2, max(4, self._longest() // 2))), degrees),)
 
     def _gripper(self, rng: np.random.Generator) -> tuple[Step, ...]:
         if self.gripper is None:
@@ -267,7 +267,7 @@ class Planner:
         if self.gripper is not None and rng.random() < 0.4:
             steps.append(Grip(0 if self.opening >= 0.5 else 100))
         if rng.random() < 0.5:
-            away = sum(np.array(DIRECTIONS[move.direction]) * move.centimetres for move in moves) * CM
+            away = sum(np.array(DIRECTIONS[move.direction]) * move.centimeters for move in moves) * CM
             steps.append(Return(tuple(self.pose[:3, 3]), float(np.linalg.norm(away))))
         return tuple(steps)
 

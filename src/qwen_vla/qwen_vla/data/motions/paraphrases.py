@@ -76,9 +76,9 @@ REACH_POINT = (
 )
 ARC = (
     "draw {circle} of radius {length} around a point {where}, {sense}",
-    "move the {tool} along {circle} with radius {length}, {sense}, centred {where}",
-    "trace {circle} with radius {length} around a centre {where}, {sense}",
-    "follow {circle} {sense}; its centre is {length} {where}",
+    "move the {tool} along {circle} with radius {length}, {sense}, centered {where}",
+    "trace {circle} with radius {length} around a center {where}, {sense}",
+    "follow {circle} {sense}; its center is {length} {where}",
 )
 CIRCLES = {
     90: ("a quarter circle", "a quarter of a circle", "an arc of 90 degrees"),
@@ -148,8 +148,8 @@ def corpus(arm_names: Iterable[str | None]) -> list[str]:
     for templates in (MOVE, TURN, REACH_PLACE, REACH_POINT, ARC, GRIP_OPEN, GRIP_CLOSED, GRIP_TO, RETURN, JOIN, TIME):
         texts += templates
     texts += [
-        "near far left centre right low high over",
-        "centimetres centimetre cm mm millimetres metres m degrees degree",
+        "near far left center right low high over",
+        "centimeters centimeter cm mm millimeters meters m degrees degree",
     ]
     texts += [
         " ".join((*TOOLS, *JAWS)),
@@ -177,7 +177,7 @@ class _Words:
     def _move(self, step: Move) -> str:
         way, along = self.one(WAYS[step.direction]), ALONG[step.direction]
         template = self.one(MOVE if not self.whose else [text for text in MOVE if "{tool}" in text])
-        return template.format(tool=self._tool(), length=self._length(step.centimetres), way=way, along=along)
+        return template.format(tool=self._tool(), length=self._length(step.centimeters), way=way, along=along)
 
     def _turn(self, step: Turn) -> str:
         negative = step.degrees < 0
@@ -196,7 +196,7 @@ class _Words:
             depth, side, height = step.place
             templates = REACH_PLACE if not self.whose else [text for text in REACH_PLACE if "{tool}" in text]
             return self.one(templates).format(tool=self._tool(), depth=depth, side=side, height=HEIGHTS[height])
-        unit, scale = self.one((("cm", 1), ("centimetres", 1), ("mm", 10), ("m", 0.01)))
+        unit, scale = self.one((("cm", 1), ("centimeters", 1), ("mm", 10), ("m", 0.01)))
         x, y, z = (f"{value * scale:.2f}" if unit == "m" else str(value * scale) for value in step.point)
         templates = REACH_POINT if not self.whose else [text for text in REACH_POINT if "{tool}" in text]
         return self.one(templates).format(tool=self._tool(), x=x, y=y, z=z, unit=unit)
@@ -206,8 +206,8 @@ class _Words:
         text = self.one(ARC).format(
             tool=tool,
             circle=self.one(CIRCLES[abs(step.degrees)]),
-            length=self._length(step.centimetres),
-            where=self.one(WHERE[step.centre]),
+            length=self._length(step.centimeters),
+            where=self.one(WHERE[step.center]),
             sense=ARC_SENSE[step.axis][step.degrees < 0],
         )
         return text if not self.whose or tool in text else f"with the {tool} {text}"
@@ -221,12 +221,12 @@ class _Words:
     def _return(self, step: Return) -> str:
         return self.one(RETURN)
 
-    def _length(self, centimetres: int) -> str:
-        plural = "" if centimetres == 1 else "s"
-        options = [f"{centimetres} cm", f"{centimetres} centimetre{plural}", f"{centimetres * 10} mm"]
-        options += [f"{centimetres / 100:.2f} m", f"{centimetres} cm"]
-        if centimetres < len(NUMBERS):
-            options.append(f"{NUMBERS[centimetres]} centimetre{plural}")
+    def _length(self, centimeters: int) -> str:
+        plural = "" if centimeters == 1 else "s"
+        options = [f"{centimeters} cm", f"{centimeters} centimeter{plural}", f"{centimeters * 10} mm"]
+        options += [f"{centimeters / 100:.2f} m", f"{centimeters} cm"]
+        if centimeters < len(NUMBERS):
+            options.append(f"{NUMBERS[centimeters]} centimeter{plural}")
         return self.one(options)
 
     def _angle(self, degrees: int) -> str:

@@ -25,7 +25,7 @@ class RobotDataset(DataSpec):
 
     kind: Literal["robot"] = "robot"
     path: Annotated[str, BeforeValidator(str)] = Field(
-        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, a folder of "
+        description="LeRobotDataset v3.0 (a folder, or hub:organization/name, which is downloaded), a bag, a folder of "
         "bags, or what an installed episode source recognizes"
     )
     robot: NamedRobot | None = Field(
@@ -48,7 +48,7 @@ class RobotDataset(DataSpec):
     relative_actions: bool = Field(
         default=False, description="chunks of joint positions are relative to the joints measured at their start"
     )
-    colour_jitter: float = Field(
+    color_jitter: float = Field(
         default=0.0,
         ge=0,
         le=1,

@@ -114,7 +114,7 @@ class RobotSource:
             None if self._ready is None else self._ready[: len(rows)],
             None if self._states is None else self._states[rows],
             self._point_columns(rows),
-            self.spec.colour_jitter,
+            self.spec.color_jitter,
             self._others(len(tasks)) if len(others) else None,
         )
 
@@ -300,7 +300,7 @@ class RobotSource:
 
     def _pictures(self, index: int, tags: Iterable[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
         images = {tag: self.images[tag][index] for tag in tags}
-        strength = 0.0 if self._held_out(index) else self.spec.colour_jitter
+        strength = 0.0 if self._held_out(index) else self.spec.color_jitter
         return jittered(images, strength, rng) if strength else images
 
     def _held_out(self, index: int) -> bool:

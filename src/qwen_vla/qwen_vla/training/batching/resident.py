@@ -50,7 +50,7 @@ class ResidentSource:
         self.tags = tuple(tag for tag in processor.camera_tags if tag in table.images)
         self.steps = 0 if table.actions is None else table.actions.shape[1]
         self._index, self._prompt = table.index, table.prompt
-        self._others, self._jitter = table.others, table.colour_jitter
+        self._others, self._jitter = table.others, table.color_jitter
         self._shown = {tag: table.images[tag].shown[table.index] for tag in self.tags}
         self._frames = {tag: self._kept(table.images[tag].frames) for tag in self.tags}
         self._actions, self._states = (

@@ -143,11 +143,11 @@ def test_states_of_other_lengths_than_their_names_are_bad_rows(tmp_path):
     assert np.isfinite(np.delete(episode.state.values, list(bad), axis=0)).all()
 
 
-GREY, DEPTH = picture(1)[:, :, 0], picture(1)[:, :, 0].astype(np.uint16) * 100
+GRAY, DEPTH = picture(1)[:, :, 0], picture(1)[:, :, 0].astype(np.uint16) * 100
 NO_COLOR = {
-    "grey": ("mono8", GREY.tobytes(), 32),
+    "gray": ("mono8", GRAY.tobytes(), 32),
     "depth": ("16UC1", DEPTH.tobytes(), 64),
-    "compressed grey": ("mono8; png compressed", cv2.imencode(".png", GREY)[1].tobytes(), None),
+    "compressed gray": ("mono8; png compressed", cv2.imencode(".png", GRAY)[1].tobytes(), None),
     "compressed depth": ("16UC1; compressedDepth png", bytes(12) + cv2.imencode(".png", DEPTH)[1].tobytes(), None),
 }
 

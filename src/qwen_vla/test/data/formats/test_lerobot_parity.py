@@ -96,7 +96,7 @@ def test_we_open_what_lerobot_writes_videos_included(tmp_path):
     np.testing.assert_array_equal(images, given["observation.images.ego"])
     np.testing.assert_array_equal(images, eight_bits(read["observation.images.ego"]))
     video = np.stack(list(reader.images("observation.images.wrist", lambda image: image)))
-    # Two builds of FFmpeg may round colours differently, a neighboring frame is some 40 levels away.
+    # Two builds of FFmpeg may round colors differently, a neighboring frame is some 40 levels away.
     assert np.abs(video.astype(int) - eight_bits(read["observation.images.wrist"])).max() <= 2
     assert np.abs(video.astype(int) - given["observation.images.wrist"]).mean() < 5  # compression
     for episode in LeRobotEpisodes(reader.root):

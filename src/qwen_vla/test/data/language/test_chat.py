@@ -70,9 +70,9 @@ def first(source):
     ],
 )
 def test_all_common_spellings_of_an_image_mean_the_same(tmp_path, image):
-    path = write(tmp_path, {"id": 7, "messages": [user(image, text("What colour?")), says("red")]})
+    path = write(tmp_path, {"id": 7, "messages": [user(image, text("What color?")), says("red")]})
     sample = first(open_chat(path))
-    content = ({"type": "image"}, {"type": "text", "text": "What colour?"})
+    content = ({"type": "image"}, {"type": "text", "text": "What color?"})
     assert tuple(sample.chat.messages[0]["content"]) == content and sample.answer == "red"
     np.testing.assert_array_equal(sample.chat.images[0], RED)
 
@@ -87,7 +87,7 @@ def test_file_uris_are_paths(tmp_path):
 def test_every_assistant_turn_is_a_sample_with_all_that_went_before(tmp_path):
     talk = [
         {"role": "system", "content": "Answer briefly."},
-        user({"type": "image", "image": "red.png"}, text("What colour?")),
+        user({"type": "image", "image": "red.png"}, text("What color?")),
         says("red"),
         {"role": "user", "content": "Sure?"},
         says("yes"),
@@ -120,7 +120,7 @@ def test_a_conversation_is_written_as_the_chat_template_of_the_checkpoint_says(t
     wide = np.full((96, 192, 3), (250, 10, 10), np.uint8)
     talk = [
         {"role": "system", "content": "Answer briefly."},
-        user({"type": "image", "image": uri(wide)}, text("What colour?")),
+        user({"type": "image", "image": uri(wide)}, text("What color?")),
         says("red"),
         {"role": "user", "content": "Sure?"},
         says("yes"),
@@ -130,7 +130,7 @@ def test_a_conversation_is_written_as_the_chat_template_of_the_checkpoint_says(t
     pads = "<|image_pad|>" * 18  # 96 × 192 pixels in tokens of 32 × 32
     prompt = (
         "<|im_start|>system\nAnswer briefly.<|im_end|>\n"
-        f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>What colour?<|im_end|>\n"
+        f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>What color?<|im_end|>\n"
         "<|im_start|>assistant\nred<|im_end|>\n"
         "<|im_start|>user\nSure?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -216,7 +216,7 @@ def test_bad_rows_are_refused_by_line_or_skipped_and_counted(tmp_path, row, mess
 
 def test_a_picture_that_cannot_be_decoded_is_reported_when_it_is_used(tmp_path, caplog):
     (tmp_path / "half.png").write_bytes(uri(RED).encode()[:60])
-    row = {"messages": [user({"type": "image", "image": "half.png"}, text("What colour?")), says("red")]}
+    row = {"messages": [user({"type": "image", "image": "half.png"}, text("What color?")), says("red")]}
     path = write(tmp_path, row, GOOD)
     with pytest.raises(DataError, match=r"talk\.jsonl:1: cannot open the image 'half.png'"):
         first(open_chat(path))

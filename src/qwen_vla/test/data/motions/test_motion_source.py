@@ -254,7 +254,7 @@ def test_six_arms_of_four_robots_move_as_they_are_told(twin, single):
             assert last[6] == pytest.approx(motion.steps[0].percent / 100, abs=1e-3)
         else:
             (step,) = motion.steps
-            expected = np.array(DIRECTIONS[step.direction]) * step.centimetres / 100
+            expected = np.array(DIRECTIONS[step.direction]) * step.centimeters / 100
             np.testing.assert_allclose(start[:3, :3] @ last[:3], expected, atol=2e-3)
     assert arms == {("widowx", 0), ("aloha", 0), ("aloha", 1), ("twin", 0), ("twin", 1), ("single", 0)}
 

@@ -13,7 +13,7 @@ from embodiment_descriptions import load_robot
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
 
-MILLIMETRES = {"mm": 1, "cm": 10, "centimetre": 10, "centimetres": 10, "m": 1000}
+MILLIMETERS = {"mm": 1, "cm": 10, "centimeter": 10, "centimeters": 10, "m": 1000}
 TEENS = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
 NUMBERS = f"two three four five six seven eight nine ten {TEENS}".split()
 WORDS = {word: number for number, word in enumerate(NUMBERS, 2)}
@@ -27,8 +27,8 @@ WAYS = [
     (r"in the positive z direction|upwards?\b|\bup\b", UP),
     (r"in the negative z direction|downwards?\b|\bdown\b", -UP),
 ]
-CENTRES = [("in front of it|ahead of it", FORWARD), ("behind it", -FORWARD), ("left of it", LEFT)]
-CENTRES += [("right of it", -LEFT), ("above it", UP), ("below it", -UP)]
+CENTERS = [("in front of it|ahead of it", FORWARD), ("behind it", -FORWARD), ("left of it", LEFT)]
+CENTERS += [("right of it", -LEFT), ("above it", UP), ("below it", -UP)]
 # A viewer looks along this; what turns clockwise for him turns by the right-hand rule about it.
 LOOKS = {"seen from above": -UP, "seen from behind the robot": FORWARD, "seen from the robot's left": -LEFT}
 seeds = st.integers(0, 2**32 - 1)
@@ -46,10 +46,10 @@ def drawn(planner, template, seed, arm_name=None):
     return paraphrase(motion, arm_name, rng), planner.poses(joints), openings, motion
 
 
-def metres(text):
-    (number, unit), *others = re.findall(r"([\d.]+|[a-z]+) (mm|cm|centimetres?|m)\b", text)
+def meters(text):
+    (number, unit), *others = re.findall(r"([\d.]+|[a-z]+) (mm|cm|centimeters?|m)\b", text)
     assert not others, text
-    return (WORDS[number] if number in WORDS else float(number)) * MILLIMETRES[unit] / 1000
+    return (WORDS[number] if number in WORDS else float(number)) * MILLIMETERS[unit] / 1000
 
 
 def direction(text, table=WAYS):
@@ -60,7 +60,7 @@ def direction(text, table=WAYS):
 
 
 def displacement(text):
-    return metres(text) * direction(re.sub(r", .*| in [\d.]+ s.*", "", text))
+    return meters(text) * direction(re.sub(r", .*| in [\d.]+ s.*", "", text))
 
 
 def turned(poses):
@@ -107,21 +107,21 @@ def test_reaches(planner, seed):
     if "workspace" in text:
         share = (poses[-1, :3, 3] - planner.low) / (planner.high - planner.low)
         assert ("far" in text) == (share[0] > 0.5) and ("near" in text) == (share[0] < 0.5), text
-        expected = "left" if share[1] > 2 / 3 else "right" if share[1] < 1 / 3 else "centre"
+        expected = "left" if share[1] > 2 / 3 else "right" if share[1] < 1 / 3 else "center"
         assert expected in text
         assert ("high" in text) == (share[2] > 0.5) and ("low" in text.replace("slow", "")) == (share[2] < 0.5), text
         return
-    unit = re.search(r"\d\)? (mm|cm|centimetres|m)\b", text)[1]
+    unit = re.search(r"\d\)? (mm|cm|centimeters|m)\b", text)[1]
     numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(in|within|taking) [\d.]+ s.*", "", text))
-    np.testing.assert_allclose(poses[-1, :3, 3] * 1000, np.array(numbers, float) * MILLIMETRES[unit], atol=0.5)
+    np.testing.assert_allclose(poses[-1, :3, 3] * 1000, np.array(numbers, float) * MILLIMETERS[unit], atol=0.5)
 
 
 @fast
 @given(seeds)
 def test_arcs(planner, seed):
     text, poses, _, _ = drawn(planner, "arc", seed)
-    radius, to_centre = metres(re.sub(r"(in|within|taking) [\d.]+ s.*", "", text)), direction(text, CENTRES)
-    spokes = poses[:, :3, 3] - poses[0, :3, 3] - radius * to_centre
+    radius, to_center = meters(re.sub(r"(in|within|taking) [\d.]+ s.*", "", text)), direction(text, CENTERS)
+    spokes = poses[:, :3, 3] - poses[0, :3, 3] - radius * to_center
     np.testing.assert_allclose(np.linalg.norm(spokes, axis=1), radius, atol=1e-3, err_msg=text)
     looks = next(way for words, way in LOOKS.items() if words in text)
     clockwise = -1 if "counter-clockwise" in text else 1
@@ -180,8 +180,8 @@ def test_slow_motions_are_slower(planner):
     motions = [planner.draw("move", np.random.default_rng(seed)) for seed in range(60)]
     speed = {pace: [] for pace in ("quickly", "", "slowly")}
     for motion in motions:
-        if motion.steps[0].centimetres >= 8:  # short ones last a minimum anyway
-            speed[motion.pace].append(motion.steps[0].centimetres / motion.duration)
+        if motion.steps[0].centimeters >= 8:  # short ones last a minimum anyway
+            speed[motion.pace].append(motion.steps[0].centimeters / motion.duration)
     assert min(speed["quickly"]) > max(speed["slowly"])
 
 

@@ -106,7 +106,7 @@ def test_waypoints_follow_the_logged_path_and_end_in_stop(tmp_path):
     np.testing.assert_allclose(waypoints(source, 40)[0], 0, atol=1e-6)
 
 
-def test_stop_survives_normalisation_where_the_robot_never_stands(tmp_path):
+def test_stop_survives_normalization_where_the_robot_never_stands(tmp_path):
     poses = np.column_stack([np.arange(2000) / 2, np.zeros(2000), np.zeros(2000)])  # less than 1 % of it is STOP
     source = open_source(write(tmp_path, episode(poses, rate_hz=2.0), images=False))
     np.testing.assert_allclose(waypoints(source, 1999)[0], 0, atol=1e-6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours change a little and in order: what was lighter stays lighter, and cameras of one scene share their light."""
+"""Colors change a little and in order: what was lighter stays lighter, and cameras of one scene share their light."""
 
 import numpy as np
 from hypothesis import given

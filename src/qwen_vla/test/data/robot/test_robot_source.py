@@ -123,8 +123,8 @@ def test_told_that_it_is_another_robot_it_is_to_stay_where_it_is(recordings):
     assert len({source.sample(held_out, np.random.default_rng(seed)).text for seed in range(20)}) == 1, "its own"
 
 
-def test_colours_change_in_training_and_not_where_it_is_measured(recordings):
-    source = spec(recordings / "demonstrations", colour_jitter=0.2).open(CONTEXT)
+def test_colors_change_in_training_and_not_where_it_is_measured(recordings):
+    source = spec(recordings / "demonstrations", color_jitter=0.2).open(CONTEXT)
     plain = spec(recordings / "demonstrations").open(CONTEXT)
 
     def pictures(of, row, seed):

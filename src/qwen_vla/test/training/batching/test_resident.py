@@ -91,7 +91,7 @@ def test_a_share_of_the_rows_names_another_robot_and_holds(recordings):
 
 
 def test_colors_vary_as_those_of_single_samples(recordings):
-    sources, processor, _ = opened(recordings, colour_jitter=0.3)
+    sources, processor, _ = opened(recordings, color_jitter=0.3)
     resident = resident_sources(sources, processor, CPU)[0][0]
     index = int(sources[0].training[0])
     row = Mixture(sources[:1], [1], 1, 0).plan(0)[0]

@@ -62,7 +62,7 @@ def print_smoothness(rows: Sequence[Row], console: Console) -> None:
             f"{row.boundary_peak:.2f}",
             f"{row.inside_peak:.2f}",
             f"{row.ratio:.2f}",
-            f"{row.neighbours_p50:.2f} / {row.neighbours_max:.2f}",
+            f"{row.neighbors_p50:.2f} / {row.neighbors_max:.2f}",
         )
     console.print(made)
 

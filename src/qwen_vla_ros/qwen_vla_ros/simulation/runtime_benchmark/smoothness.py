@@ -91,8 +91,8 @@ class Row:
     boundary_p50: float
     inside_peak: float
     inside_p50: float
-    neighbours_p50: float
-    neighbours_max: float
+    neighbors_p50: float
+    neighbors_max: float
 
     @property
     def ratio(self) -> float:
@@ -218,6 +218,6 @@ def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], folder: Path
         boundary_p50=float(np.median(boundaries)),
         inside_peak=max(inside),
         inside_p50=float(np.median(inside)),
-        neighbours_p50=float(np.median(ratios)),
-        neighbours_max=max(ratios),
+        neighbors_p50=float(np.median(ratios)),
+        neighbors_max=max(ratios),
     )
