@@ -7,7 +7,7 @@ A prompt selects one range when a chunk is executed, so the data sets of one rob
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,10 +15,13 @@ from qwen_vla.data.formats.spec import DataError, quantiles
 from qwen_vla.data.samples import Label, SampleSource
 from qwen_vla.model.normalization import Quantiles
 
-LARGEST_SHARE = 0.05  # of a channel's labels; q01 and q99 of the same data clip 0.02
+LARGEST_SHARE = 0.05  # of a channel's labels in the mixture; q01 and q99 of the same data clip 0.02
+LARGEST_SHARE_OF_ONE = 0.2  # of those of one source: a task may need the ends of a range that its robot's tasks share
 INSPECTED = 2000  # labels of a source, evenly spread over its training data
 LEAST_FILLED = 0.03  # of a kept range, by at least one moving channel of each unit; radians fill 0.017 of degrees
 AT_REST = 0.01  # [m, rad, m/s, rad/s] a channel whose labels spread less says nothing about its unit
+
+Shares = dict[str, dict[str, float]]  # by name of statistics and channel
 
 
 def share_ranges(sources: Sequence[SampleSource]) -> None:
@@ -47,12 +50,32 @@ def _united(name: str, one: tuple[Quantiles, SampleSource], other: tuple[Quantil
         ) from error
 
 
-def clipped_shares(source: SampleSource) -> dict[str, dict[str, float]]:
-    """By statistics and channel, the share of a source's training labels outside the range.
+def clipped_shares(sources: Sequence[SampleSource], weights: Sequence[float]) -> list[Shares]:
+    """For each source, the share of its training labels outside the range, by statistics and channel.
+
+    Args:
+        sources: of a mixture.
+        weights: share of each in the mixture.
 
     Raises:
-        DataError: it is more than `LARGEST_SHARE`: so many labels would be taught as the ends of the range.
+        DataError: it is more than `LARGEST_SHARE` of the mixture's labels, or `LARGEST_SHARE_OF_ONE` of a source's: so
+            many would be taught as the ends of the range.
     """
+    found = [_clipped(source) for source in sources]
+    for name in sorted({name for shares in found for name in shares}):
+        having = [number for number, shares in enumerate(found) if name in shares]
+        total = sum(weights[number] for number in having)
+        mean = {
+            channel: sum(weights[number] * found[number][name][channel] for number in having) / total
+            for channel in found[having[0]][name]
+        }
+        _refuse_clipping(", ".join(sources[number].name for number in having), name, mean, LARGEST_SHARE)
+        for number in having:
+            _refuse_clipping(sources[number].name, name, found[number][name], LARGEST_SHARE_OF_ONE)
+    return found
+
+
+def _clipped(source: SampleSource) -> Shares:
     counts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for label in _labels(source):
         outside = source.statistics[label.statistics].is_outside(label.values) & label.valid
@@ -62,8 +85,18 @@ def clipped_shares(source: SampleSource) -> dict[str, dict[str, float]]:
     for name, (clipped, total) in counts.items():
         channels = source.statistics[name].channel_names or map(str, range(len(clipped)))
         shares[name] = dict(zip(channels, (clipped / np.maximum(total, 1)).tolist(), strict=True))
-        _check(source, name, shares[name])
     return shares
+
+
+def _refuse_clipping(data: str, name: str, shares: Mapping[str, float], largest: float) -> None:
+    wide = {channel: share for channel, share in shares.items() if share > largest}
+    if wide:
+        told = ", ".join(f"{channel} {share:.0%}" for channel, share in wide.items())
+        raise DataError(
+            f"{data}: the statistics {name!r} clip more than {largest:.0%} of the labels of {told}; "
+            f"remove `normalization: {{{name}: keep}}`, so that they are those of this data, give the data another "
+            "name with `statistics`, or correct its units"
+        )
 
 
 def refuse_other_ranges(source: SampleSource, kept: Container[str]) -> None:
@@ -113,14 +146,3 @@ def _labels(source: SampleSource) -> Iterator[Label]:
         label = source.label(int(source.training[place]))
         if label is not None:
             yield label
-
-
-def _check(source: SampleSource, name: str, shares: dict[str, float]) -> None:
-    wide = {channel: share for channel, share in shares.items() if share > LARGEST_SHARE}
-    if wide:
-        told = ", ".join(f"{channel} {share:.0%}" for channel, share in wide.items())
-        raise DataError(
-            f"{source.name}: the statistics {name!r} clip more than {LARGEST_SHARE:.0%} of the labels of {told}; "
-            f"remove `normalization: {{{name}: keep}}`, so that they are those of this data, give the data another "
-            "name with `statistics`, or correct its units"
-        )

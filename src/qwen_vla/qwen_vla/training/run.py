@@ -143,7 +143,8 @@ def prepare(recipe: Recipe, device: Device = "auto") -> Run:
         trajectory_steps=recipe.horizon,
     )
     sources = in_turn(accelerator, lambda: open_sources(recipe.data, context))
-    clipped = [clipped_shares(source) for source in sources]
+    mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
+    clipped = clipped_shares(sources, mixture.shares)
     for source in sources:
         refuse_other_ranges(source, kept)
     _check_losses(recipe, sources)
@@ -157,7 +158,6 @@ def prepare(recipe: Recipe, device: Device = "auto") -> Run:
     wrapped = spread(learner, accelerator, learner.sharded, model.block_names, in_bf16(recipe, accelerator.device))
     optimizer = optimizer_of(recipe, learner)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, step))
-    mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
     resident, placement = resident_sources(sources, processor, accelerator.device)
     batches = Batches(
         mixture,

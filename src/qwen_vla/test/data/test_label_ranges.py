@@ -32,12 +32,29 @@ def test_a_data_set_with_twice_the_spread_is_not_taught_the_range_of_the_checkpo
     (known,) = open_sources([walk(tmp_path / "a.jsonl", 0.1)], SourceContext(CONFIG))
     wide = walk(tmp_path / "b.jsonl", 0.2, seed=1)
     (own,) = open_sources([wide], SourceContext(CONFIG))
-    assert clipped_shares(own)["navigation"]["dx"] == pytest.approx(0.02, abs=0.01)
+    assert clipped_shares([own], [1.0])[0]["navigation"]["dx"] == pytest.approx(0.02, abs=0.01)
     (kept,) = open_sources([wide], SourceContext(CONFIG, normalization=known.statistics))
     with pytest.raises(DataError, match=r"'navigation' clip more than 5% of the labels of dx (\d+)%") as refusal:
-        clipped_shares(kept)
+        clipped_shares([kept], [1.0])
     assert float(re.search(r"dx (\d+)%", str(refusal.value))[1]) == pytest.approx(24.5, abs=2)
     assert "normalization: {navigation: keep}" in str(refusal.value)
+
+
+def test_one_task_may_need_the_ends_of_a_range_that_is_the_whole_mixtures(tmp_path):
+    """Of normal labels of 1.6 and 2 times the spread 2·(1 − Φ(2.326 / 1.6)) = 14.6 % and 24.5 % are clipped."""
+    usual, wide = walk(tmp_path / "usual.jsonl", 0.1), walk(tmp_path / "wide.jsonl", 0.16, seed=1)
+    (known,) = open_sources([usual], SourceContext(CONFIG))
+    context = SourceContext(CONFIG, normalization=known.statistics)
+    sources = open_sources([usual, wide], context)
+    shares = [found["navigation"]["dx"] for found in clipped_shares(sources, [0.85, 0.15])]
+    assert shares == pytest.approx([0.02, 0.146], abs=0.02)
+    with pytest.raises(DataError, match="^navigation usual, navigation wide: .* clip more than 5% .* of dx [89]%"):
+        clipped_shares(sources, [0.5, 0.5])
+    with pytest.raises(DataError, match="^navigation wide: .* clip more than 5% .* of dx 1[3456]%"):
+        clipped_shares(sources[1:], [1.0])
+    wider = open_sources([usual, walk(tmp_path / "wider.jsonl", 0.2, seed=1)], context)
+    with pytest.raises(DataError, match="^navigation wider: .* clip more than 20% .* of dx 2[3456]%"):
+        clipped_shares(wider, [0.95, 0.05])
 
 
 @pytest.mark.parametrize(("factor", "refused"), [(1000.0, True), (57.3, True), (4.0, False)])
@@ -48,7 +65,7 @@ def test_a_range_kept_from_a_checkpoint_of_another_unit_is_refused(tmp_path, fac
     found = own.statistics["navigation"]
     wide = {"navigation": Quantiles(found.q01 * factor, found.q99 * factor, found.channel_names)}
     (kept,) = open_sources([spec], SourceContext(CONFIG, normalization=wide))
-    clipped_shares(kept)
+    clipped_shares([kept], [1.0])
     refuse_other_ranges(kept, ())
     if not refused:
         return refuse_other_ranges(kept, wide)
@@ -70,11 +87,11 @@ def test_data_sets_of_one_robot_share_the_range_of_all(tmp_path):
     specs = [walk(tmp_path / "a.jsonl", 0.1), walk(tmp_path / "b.jsonl", 0.2, seed=1)]
     alone = [open_sources([spec], SourceContext(CONFIG))[0].statistics["navigation"] for spec in specs]
     together = open_sources(specs, SourceContext(CONFIG))
-    for source in together:
+    for source, shares in zip(together, clipped_shares(together, [0.5, 0.5]), strict=True):
         found = source.statistics["navigation"]
         np.testing.assert_array_equal(found.q01, np.minimum(alone[0].q01, alone[1].q01))
         np.testing.assert_array_equal(found.q99, np.maximum(alone[0].q99, alone[1].q99))
-        assert clipped_shares(source)["navigation"]["dx"] <= 0.025
+        assert shares["navigation"]["dx"] <= 0.025
         physical = source.label(int(source.training[0])).values
         np.testing.assert_allclose(found.normalize(physical), source.sample(source.training[0], None).actions)
 
