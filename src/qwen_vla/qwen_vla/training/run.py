@@ -144,7 +144,7 @@ def prepare(recipe: Recipe, device: Device = "auto") -> Run:
     )
     sources = in_turn(accelerator, lambda: open_sources(recipe.data, context))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
-    clipped = clipped_shares(sources, mixture.shares)
+    clipped = clipped_shares(sources, mixture.shares.tolist())
     for source in sources:
         refuse_other_ranges(source, kept)
     _check_losses(recipe, sources)
