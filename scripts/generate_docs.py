@@ -9,6 +9,7 @@ docs/reference/interfaces.md: messages, services and actions.
 docs/explanation/model.md: the table of sizes between its two markers.
 docs/results.md: the tables between markers, from the files in docs/results.
 README.md: the sentence about success between its two markers, from the same files.
+checkpoints/<benchmark>/README.md: the table of results between its two markers, from the same files.
 
     .venv/bin/python scripts/generate_docs.py
 """
@@ -23,7 +24,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ INTERFACES = ROOT / "docs/reference/interfaces.md"
 MODEL = ROOT / "docs/explanation/model.md"
 RESULTS = ROOT / "docs/results.md"
 README = ROOT / "README.md"
+CHECKPOINTS = ROOT / "checkpoints"
 NODE_INTERFACES = (
     *(policy_node.INTERFACE, executor_parameters.INTERFACE, trajectory_visualizer.INTERFACE),
     *(episode_recorder.INTERFACE, WidowXSim.interface(), AlohaSim.interface(), MobileBaseSim.interface()),
@@ -113,7 +115,14 @@ def pages() -> tuple[tuple[Path, str], ...]:
         (MODEL, with_sizes(MODEL.read_text())),
         (RESULTS, results_page.with_results(RESULTS.read_text())),
         (README, results_page.with_success(README.read_text())),
+        *_cards(),
     )
+
+
+def _cards() -> Iterator[tuple[Path, str]]:
+    for benchmark in results_page.BENCHMARKS.values():
+        card = CHECKPOINTS / benchmark.name / "README.md"
+        yield card, results_page.with_figures(card.read_text(), benchmark)
 
 
 def check() -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/results.md and the README's sentence about them, made from the files in docs/results.
+"""The tables of docs/results.md and of the benchmarks' model cards, and the README's sentence, from docs/results.
 
 `scripts/generate_docs.py` writes each between its two markers; the rest of the pages is written by hand.
 """
@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen_vla.evaluation.summary import read_summary
+from qwen_vla.evaluation.summary import rate_as_text, read_summary
 from qwen_vla.evaluation.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,13 @@ def with_success(readme: str) -> str:
     rates = [measure_results.rate(_read(f"{name}.json")) for name in SUITES]
     sentence = "[How well it works](docs/results.md), in scenes that were not used before: {}, {} and {}."
     return with_block(readme, "success", sentence.format(*rates))
+
+
+def with_figures(card: str, benchmark: Benchmark) -> str:
+    """The model card of a benchmark with its table made again; ValueError for a missing marker."""
+    files = (f"{benchmark.name}.json", f"{benchmark.name}_validation.json")
+    rows = [row for file in files if (RESULTS / file).exists() for row in _card_rows(benchmark, _read(file))]
+    return with_block(card, "figures", markdown_table(("start states", "success (95 % interval)", "by task"), rows))
 
 
 def with_block(page: str, name: str, text: str) -> str:
@@ -90,6 +98,31 @@ def _score(benchmark: Benchmark, file: str) -> str:
     tasks, known = len(result["tasks"]), len(benchmark.tasks)
     part = f" on {tasks} of the {known} tasks" if tasks < known else ""
     return f"**{100 * result['score']:.1f}**{part}; {measure_results.rate(result)}"
+
+
+def _card_rows(benchmark: Benchmark, result: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """A row for all tasks, and one for each group of several; the best tasks first."""
+    groups = {name: members for name, members in benchmark.groups.items() if len(members) > 1}
+    yield result["starts"], rate_as_text(result), "" if groups else _counts(result, benchmark.tasks)
+    for name, members in groups.items():
+        if name in result["groups"]:
+            title = f"{result['starts']}, {name.replace('_', ' ')}"
+            yield title, rate_as_text(result["groups"][name]), _counts(result, members)
+
+
+def _counts(result: Mapping[str, Any], members: Iterable[str]) -> str:
+    tasks = {task: result["tasks"][task] for task in members if task in result["tasks"]}
+    short = _without_what_is_common(list(tasks))
+    best = sorted(tasks.items(), key=lambda item: -item[1]["success_rate"])
+    return ", ".join(f"{short[task]} {rate['successes']}/{rate['episodes']}" for task, rate in best)
+
+
+def _without_what_is_common(tasks: Sequence[str]) -> dict[str, str]:
+    """Names without the words with which all of them begin and end."""
+    words = [task.split("_") for task in tasks]
+    first = len(os.path.commonprefix(words)) if len(tasks) > 1 else 0
+    last = len(os.path.commonprefix([each[:0:-1] for each in words])) if len(tasks) > 1 else 0
+    return {task: " ".join(each[first : len(each) - last]) for task, each in zip(tasks, words, strict=True)}
 
 
 def _by_group() -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/results.md: their figures are those of the files in docs/results."""
+"""The tables of docs/results.md and of the benchmarks' model cards: their figures are those in docs/results."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,12 @@ def page(tmp_path, monkeypatch):
 
 def rate(successes, episodes):
     interval = list(wilson_interval(successes, episodes))
-    return {"episodes": episodes, "successes": successes, "wilson_95": interval}
+    return {
+        "episodes": episodes,
+        "successes": successes,
+        "success_rate": successes / episodes,
+        "wilson_95": interval,
+    }
 
 
 def write(folder, name, content):
@@ -71,6 +76,26 @@ def test_the_readme_states_the_success_of_the_three_suites_with_intervals(page, 
         write(tmp_path, f"{suite}.json", rate(successes, 100))
     readme = page.with_success("<!-- success: generated -->\n<!-- end of success -->")
     assert ": 82 of 100 (73–88 %), 53 of 100 (43–62 %) and 92 of 100 (85–96 %)." in readme
+
+
+def test_a_model_card_has_a_row_for_each_group_of_several_tasks_and_names_without_common_words(page, tmp_path):
+    libero = page.BENCHMARKS["LIBERO"]
+    bowl = "pick_up_the_black_bowl_{}_and_place_it_on_the_plate"
+    tasks = {bowl.format("on_the_ramekin"): rate(1, 5), bowl.format("on_the_stove"): rate(5, 5)}
+    result = rate(6, 10) | {"starts": "official", "tasks": tasks, "groups": {"libero_spatial": rate(6, 10)}}
+    write(tmp_path, "libero.json", result)
+    card = page.with_figures("<!-- figures: generated -->\n<!-- end of figures -->", libero)
+    assert "| official | 6 of 10 (60 %, 31–83 %) |  |" in card
+    assert "| official, libero spatial | 6 of 10 (60 %, 31–83 %) | stove 5/5, ramekin 1/5 |" in card
+    assert "validation" not in card and "object" not in card
+
+
+def test_a_model_card_of_single_tasks_has_one_row_for_them(page, tmp_path):
+    simpler = page.BENCHMARKS["Simpler-WidowX"]
+    tasks = {"spoon_on_towel": rate(1, 2), "stack_cube": rate(2, 2)}
+    write(tmp_path, "simpler_widowx_validation.json", rate(3, 4) | {"starts": "validation", "tasks": tasks})
+    card = page.with_figures("<!-- figures: generated -->\n<!-- end of figures -->", simpler)
+    assert "| validation | 3 of 4 (75 %, 30–95 %) | stack cube 2/2, spoon on towel 1/2 |" in card
 
 
 def test_only_what_stands_between_the_markers_is_replaced(page):
