@@ -4,14 +4,19 @@
 .venv/bin/python scripts/ablations.py                     # everything; resumes after an interruption
 .venv/bin/python scripts/ablations.py --jobs 2            # two trainings at a time, one core each
 .venv/bin/python scripts/ablations.py --only-page         # write the page from existing results
+
+Results are collected in docs/results/ablations.json: what is there is not run again, on whatever machine, unless the
+recipes or the shipped weights have changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,16 +33,17 @@ from experiments import call, evaluate, log_rows, run_all, train, write_above_no
 
 from qwen_vla import QwenVLAModel
 from qwen_vla.evaluation.intervals import wilson_interval
-from qwen_vla.output_files import folder_complete_or_absent
+from qwen_vla.output_files import folder_complete_or_absent, write_json
 from qwen_vla.training.output_folder import model_files
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("out/ablations")
 BACKBONE = ROOT / "checkpoints/tiny"
 SFT, T2A = ROOT / "config/training/ablation_sft.yaml", ROOT / "config/training/ablation_t2a.yaml"
+RESULTS = ROOT / "docs/results/ablations.json"
 PAGE, PICTURE = ROOT / "docs/explanation/ablations.md", ROOT / "docs/media/ablations.png"
 SUITE, FIRST_SCENE, ERROR = "widowx_pick", 8000, "held_out/position_mm_median"
-STARTING = threading.Lock()
+STARTING, RECORDING = threading.Lock(), threading.Lock()
 INTRODUCTION = """# Ablations
 
 Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
@@ -90,36 +96,53 @@ class Options:
     """Write the page from existing results."""
 
 
-def folder(variant: str, seed: int) -> Path:
-    """Folder of one training and its evaluations."""
-    return OUT / f"{VARIANTS[variant].name}_seed{seed}"
+def basis() -> str:
+    """What all results have in common: data, recipes and shipped weights, as a digest."""
+    files = (ROOT / "config/data/ablation.yaml", SFT, T2A, BACKBONE / "model.safetensors")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def result(variant: str, seed: int) -> Path:
-    """File of one evaluation."""
-    return folder(variant, seed) / f"euler{VARIANTS[variant].euler_steps}.json"
+def read_results(whatever_basis: bool = False) -> dict[str, dict[str, dict]]:
+    """Evaluations by variant and seed, as text; without those of another basis, unless they are only shown."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"basis": basis(), "variants": {}}
+    return found["variants"] if whatever_basis or found["basis"] == basis() else {}
+
+
+def record(variant: str, seed: int, evaluation: Path, training: Path) -> None:
+    """Add an evaluation, and the held-out errors of its training, to the results."""
+    done = json.loads(evaluation.read_text())
+    figures = {name: done[name] for name in ("successes", "episodes", "success_rate")}
+    with RECORDING:
+        results = read_results()
+        results.setdefault(variant, {})[str(seed)] = figures | {"held_out_mm": held_out(training)}
+        write_json(RESULTS, {"basis": basis(), "variants": results})
 
 
 def run_one(name: str, seed: int, options: Options) -> None:
     """Train one model and evaluate the variants that use it; finished work is not repeated."""
+    done = read_results()
     variants = [variant for variant, settings in VARIANTS.items() if settings.name == name]
-    settings, place = VARIANTS[variants[0]], folder(variants[0], seed)
+    if all(done.get(variant, {}).get(str(seed), {}).get("episodes") == options.episodes for variant in variants):
+        return
+    settings, place = VARIANTS[variants[0]], OUT / basis() / f"{name}_seed{seed}"
     common = {"seed": seed, "init_from": str(fresh_expert(seed))}
     changes = {**common, "output": str(place), "tau": settings.tau}
     if settings.t2a:
-        expert = OUT / f"t2a_seed{seed}"
+        expert = place.with_name(f"t2a_seed{seed}")
         train(T2A, {**common, "output": str(expert)})
         changes["expert_from"] = str(expert / "model")
     train(SFT, changes)
     for variant in variants:
-        steps = ("--euler-steps", str(VARIANTS[variant].euler_steps))
-        evaluate(SUITE, place / "model", result(variant, seed), options.episodes, FIRST_SCENE, *steps)
+        steps = VARIANTS[variant].euler_steps
+        result = place / f"euler{steps}.json"
+        evaluate(SUITE, place / "model", result, options.episodes, FIRST_SCENE, "--euler-steps", str(steps))
+        record(variant, seed, result, place)
         print(f"ablations: {variant}, seed {seed}: done", flush=True)
 
 
 def fresh_expert(seed: int) -> Path:
     """The shipped model with an untrained action expert; its random weights depend on the seed."""
-    place = OUT / f"start_seed{seed}"
+    place = OUT / basis() / f"start_seed{seed}"
     with STARTING:
         if not place.exists():
             model = QwenVLAModel.from_pretrained(BACKBONE)
@@ -131,15 +154,15 @@ def fresh_expert(seed: int) -> Path:
     return place
 
 
-def row(variant: str, seeds: tuple[int, ...]) -> str:
+def row(variant: str, of_seeds: Mapping[str, Mapping]) -> str:
     """A variant's row of the table, of the seeds that are evaluated."""
-    done = [json.loads(path.read_text()) for path in (result(variant, seed) for seed in seeds) if path.exists()]
+    done = [of_seeds[seed] for seed in sorted(of_seeds, key=int)]
     if not done:
         return f"| {variant} | – | – | – |\n"
     successes, episodes = (sum(each[name] for each in done) for name in ("successes", "episodes"))
     low, high = wilson_interval(successes, episodes)
     rates = ", ".join(f"{100 * each['success_rate']:.0f}" for each in done)
-    errors = [float(points[-1][1]) for points in (held_out(folder(variant, seed)) for seed in seeds) if points]
+    errors = [each["held_out_mm"][-1][1] for each in done]
     error = f"{np.mean(errors):.1f} ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else "–"
     return f"| {variant} | {successes} of {episodes} ({100 * low:.0f}–{100 * high:.0f} %) | {rates} | {error} |\n"
 
@@ -151,7 +174,7 @@ def held_out(place: Path) -> list[tuple[int, float]]:
 
 def write_page(options: Options) -> None:
     """The table and the learning curves; the manual text below them is kept."""
-    recipe = yaml.safe_load(SFT.read_text())
+    recipe, results = yaml.safe_load(SFT.read_text()), read_results(whatever_basis=True)
     text = INTRODUCTION.format(
         suite=SUITE,
         steps=recipe["steps"],
@@ -160,21 +183,20 @@ def write_page(options: Options) -> None:
         episodes=options.episodes,
         first=FIRST_SCENE,
     )
-    text += "".join(row(variant, options.seeds) for variant in VARIANTS)
+    text += "".join(row(variant, results.get(variant, {})) for variant in VARIANTS)
     text += "\n![Held-out position error over the steps, a line for each seed](../media/ablations.png)\n\n"
     write_above_notes(PAGE, text)
-    _draw(options)
+    _draw(results)
 
 
-def _draw(options: Options) -> None:
+def _draw(results: Mapping[str, Mapping[str, Mapping]]) -> None:
     figure, axis = plt.subplots(figsize=(7, 4))
     trainings = {settings.name: variant for variant, settings in reversed(VARIANTS.items())}
-    for number, (name, variant) in enumerate(sorted(trainings.items())):
-        for seed in options.seeds:
-            points = held_out(OUT / f"{name}_seed{seed}")
-            if points:
-                label = variant if seed == options.seeds[0] else None
-                axis.plot(*zip(*points, strict=True), color=f"C{number}", label=label)
+    for number, (_, variant) in enumerate(sorted(trainings.items())):
+        label = variant
+        for seed in results.get(variant, {}).values():
+            axis.plot(*zip(*seed["held_out_mm"], strict=True), color=f"C{number}", label=label)
+            label = None  # once for all seeds
     axis.set(xlabel="step", ylabel="held-out position error, median [mm]", yscale="log")
     axis.grid(alpha=0.3)
     axis.legend()
@@ -187,7 +209,7 @@ def main() -> None:
     """Run what is missing, then write the page."""
     options = tyro.cli(Options, description=__doc__)
     os.chdir(ROOT)
-    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / basis()).mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(settings.name for settings in VARIANTS.values()))
     if not options.only_page:
         call(["collect", str(SFT)], OUT / "collect.txt")

@@ -28,6 +28,7 @@ from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK  # n
 PERIOD = 0.05  # [s]
 REACHED = 0.05  # [m] of the tip from the object's origin
 LIFTED = 0.02  # [m]
+BEFORE = 60  # rows before a snapshot, at most: most demonstrations have grasped the object by then
 EVERY = 4  # rows of a demonstration per new image: rendering costs more than all the rest
 
 
@@ -64,14 +65,28 @@ class Libero:
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
         """With images, the expert is disturbed now and then, and corrects it."""
         self._reset(task, start)
-        expert, scene = Planner(self._scene), self._scene
+        expert = Planner(self._scene)
         disturbance = Disturbance(DISTURBANCES, start) if size else None
         track = Track(partial(self._annotated, tuple(size)) if size else None, EVERY)
         while not self._over:
-            hand, delta = scene.hand(), expert.act()
-            track.add(scene.joints(), hand, aimed_at(hand, scaled(delta)), (delta[6] + 1) / 2)
+            delta = self._shown(expert, track)
             self._step(scaled(disturbance.applied(delta, expert.phase) if disturbance else delta))
         return {"success": self._success, "instruction": instruction(task), "frames": track.columns()}
+
+    def snapshot(self, task: str, start: int, size: list[int]) -> dict:
+        self._reset(task, start)
+        expert, disturbance = Planner(self._scene), Disturbance(DISTURBANCES, start)
+        for _ in range(np.random.default_rng([start, 2]).integers(BEFORE)):
+            self._step(scaled(disturbance.applied(expert.act(), expert.phase)))
+        track = Track(partial(self._annotated, tuple(size)), EVERY)
+        self._shown(expert, track)
+        return {"success": True, "instruction": instruction(task), "frames": track.columns()}
+
+    def _shown(self, expert: Planner, track: Track) -> np.ndarray:
+        """The expert's next shift of the hand, added to the rows."""
+        hand, delta = self._scene.hand(), expert.act()
+        track.add(self._scene.joints(), hand, aimed_at(hand, scaled(delta)), (delta[6] + 1) / 2)
+        return delta
 
     def close(self) -> None:
         """Let go of the simulator."""

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.public.protocol.environment import Environment
-from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, STATES_PER_TASK, Trial
+from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, FIRST_SNAPSHOT, STATES_PER_TASK, Trial
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Benchmark:
     def demonstrations(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
         """As many on start states for training."""
         return self._states(tasks, episodes, FIRST_DEMONSTRATION)
+
+    def snapshots(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
+        """As many on other start states for training, of which only an image is taken; ValueError without labels."""
+        if not self.annotated:
+            raise ValueError(f"{self.name} has no labels for its images, so that snapshots would teach nothing")
+        return self._states(tasks, episodes, FIRST_SNAPSHOT)
 
     def _states(self, tasks: Sequence[str], episodes: int, first: int) -> list[Trial]:
         if not 1 <= episodes <= STATES_PER_TASK:

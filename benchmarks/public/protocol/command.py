@@ -15,6 +15,7 @@ import tyro
 
 from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.evaluate_options import OUT, EvaluateOptions
+from qwen_vla.data.collection import Kind
 from qwen_vla.parallel import Engine
 
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, subprocess.CalledProcessError)
@@ -49,6 +50,8 @@ class RecordOptions:
     """Folder of the data set."""
     per_task: int = 20
     """Attempts of each task; the successful ones are kept."""
+    kind: Kind = "demonstrations"
+    """Demonstrations; or snapshots: single frames with labels of where things are, each a fraction of the time."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups."""
     workers: int = 1
@@ -92,7 +95,7 @@ def _run(benchmark: Benchmark, options: EnvironmentOptions | EvaluateOptions | E
         from benchmarks.public.protocol.demonstrations import Collection, collect
 
         tasks = benchmark.demonstrable(options.tasks)
-        collection = Collection(benchmark, tasks, options.per_task, options.out)
+        collection = Collection(benchmark, tasks, options.per_task, options.out, options.kind)
         print(json.dumps(collect(collection, options.workers, options.engine)))
 
 

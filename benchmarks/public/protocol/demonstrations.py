@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records demonstrations of a benchmark's scripted expert as a LeRobotDataset v3.0, and measures the expert."""
+"""Records a benchmark's scripted expert, or snapshots, as a LeRobotDataset v3.0, and measures the expert."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.data.collection import Kind
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
@@ -25,7 +26,7 @@ from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import Engine, parallel_map, require_here
 
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
-PER_SHARD = 10  # attempts: what an interruption may lose
+PER_SHARD = {"demonstrations": 10, "snapshots": 100}  # attempts: what an interruption may lose
 POINTS = ("object", "destination", "tip")
 ANNOTATIONS = {  # besides the points; see docs/reference/data_formats.md
     "annotation.objects": Feature("int64", (len(POINTS) - 1,)),
@@ -35,12 +36,13 @@ ANNOTATIONS = {  # besides the points; see docs/reference/data_formats.md
 
 @dataclass(frozen=True)
 class Collection:
-    """Demonstrations of some tasks, `per_task` attempts each, of which the successful ones are kept."""
+    """Demonstrations or snapshots of some tasks, `per_task` attempts each, of which the successful ones are kept."""
 
     benchmark: Benchmark
     tasks: Sequence[str]
     per_task: int
     out: Path
+    kind: Kind = "demonstrations"
 
     @property
     def content(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Collection:
             "benchmark": self.benchmark.name,
             "tasks": list(self.tasks),
             "per_task": self.per_task,
+            "kind": self.kind,
             "image_size": list(self.benchmark.image_size),
         }
 
@@ -56,15 +59,18 @@ class Collection:
         """Whether the shards of a collection, by its content, are the first of this one; cut ones cannot grow."""
         same = {name: present.get(name) for name in self.content} | {"per_task": self.per_task} == self.content
         attempts = present["per_task"]
-        return same and (attempts == self.per_task or (attempts < self.per_task and attempts % PER_SHARD == 0))
+        whole = attempts % PER_SHARD[self.kind] == 0
+        return same and (attempts == self.per_task or (attempts < self.per_task and whole))
 
     @property
     def shards(self) -> list[list[Trial]]:
         """The attempts of every shard, interleaved so that any first part has all tasks."""
-        trials = self.benchmark.demonstrations(self.tasks, self.per_task)
+        states = self.benchmark.snapshots if self.kind == "snapshots" else self.benchmark.demonstrations
+        trials = states(self.tasks, self.per_task)
         by_task = [[trial for trial in trials if trial.task == task] for task in self.tasks]
-        blocks = range(0, self.per_task, PER_SHARD)
-        return [attempts[first : first + PER_SHARD] for first in blocks for attempts in by_task]
+        size = PER_SHARD[self.kind]
+        blocks = range(0, self.per_task, size)
+        return [attempts[first : first + size] for first in blocks for attempts in by_task]
 
 
 def collect(collection: Collection, workers: int, engine: Engine = "processes") -> dict[str, Any]:
@@ -77,8 +83,8 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
     present = check_folder(collection.out, CONTENT)
     if present is not None and not collection.continues(present):
         raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
-    write_json(collection.out / CONTENT.file, collection.content)
     shards = collection.shards
+    write_json(collection.out / CONTENT.file, collection.content)
     missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
     bar = tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name)
     with resumable(collection.out), bar:
@@ -133,8 +139,9 @@ class _Recorder:
     def record(self, shard: int) -> int:
         """Write one shard; returns its number."""
         benchmark, episodes = self._collection.benchmark, []
+        play = self._world.snapshot if self._collection.kind == "snapshots" else self._world.demonstrate
         for trial in self._collection.shards[shard]:
-            shown = self._world.demonstrate(trial.task, trial.start, benchmark.image_size)
+            shown = play(trial.task, trial.start, benchmark.image_size)
             if shown["success"]:
                 episodes.append(Recording(shown["instruction"], shown["frames"]))
         write_shard(self._collection.out, shard, episodes, features(benchmark), _robot(benchmark).rate_hz)
@@ -154,7 +161,7 @@ def _finalize(collection: Collection) -> dict[str, Any]:
     """Turn the shards into a dataset; the start states go into the checkpoint's record of its training."""
     benchmark, trials = collection.benchmark, [trial for shard in collection.shards for trial in shard]
     starts = [trial.start for trial in trials]
-    extra = {"suite": benchmark.name, "kind": "demonstrations", "seeds": [min(starts), max(starts) + 1]}
+    extra = {"suite": benchmark.name, "kind": collection.kind, "seeds": [min(starts), max(starts) + 1]}
     robot = _robot(benchmark)
     if benchmark.annotated:
         tags = [camera.tag for camera in robot.cameras]

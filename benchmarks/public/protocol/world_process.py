@@ -54,6 +54,9 @@ class WorldProcess:
     def demonstrate(self, task: str, start: int, size: Sequence[int] | None) -> dict:
         return self._call("demonstrate", task, start, size)
 
+    def snapshot(self, task: str, start: int, size: Sequence[int]) -> dict:
+        return self._call("snapshot", task, start, size)
+
     def close(self) -> None:
         """End the process; it ends by itself, too, when this one does."""
         self._connection.close()

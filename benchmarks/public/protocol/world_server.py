@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 ARRAY = "ndarray"  # first element of an array's tuple
-METHODS = ("start", "execute", "demonstrate")
+METHODS = ("start", "execute", "demonstrate", "snapshot")
 
 
 class World(Protocol):
@@ -46,6 +46,14 @@ class World(Protocol):
         """Run the scripted expert: {"success": bool, "instruction": str, "frames": {column: (N, …)}}.
 
         size: height and width of the images observation.images.TAG; None: the frames have none.
+        """
+        ...
+
+    def snapshot(self, task: str, start: int, size: list[int]) -> dict:
+        """One labeled frame from the first part of the expert's work, as `demonstrate` returns many.
+
+        Only worlds whose images are labeled have it; where things are is learned from many start states, and a frame
+        costs a fraction of a demonstration.
         """
         ...
 

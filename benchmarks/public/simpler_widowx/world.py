@@ -32,6 +32,7 @@ PERIOD = 0.2  # [s]
 REACHED = 0.04  # [m] of the tip from the object
 EVERY = 2  # rows of a demonstration per new image: rendering costs more than all the rest
 RESTING = 3  # rows after the hand has withdrawn
+BEFORE = 20  # rows before a snapshot, at most: most demonstrations have grasped the object by then
 LONGEST = 90  # rows of an attempt: most take 35 to 50
 
 
@@ -72,17 +73,22 @@ class SimplerWidowX:
         disturbance = Disturbance(DISTURBANCES, start) if size else None
         track = Track(partial(self._annotated, size) if size else None, EVERY)
         for _ in range(LONGEST):
-            view = self._scene.view()
-            action = expert.act(view)
-            track.add(self._scene.joints(), view.hand, applied(view.target, action), (action[6] + 1) / 2)
+            action = self._shown(expert, track)
             if expert.phase == "rest" and expert.steps > RESTING:
                 break
             self._step(disturbance.applied(action, expert.phase) if disturbance else action)
-        return {
-            "success": self._judged["success"],
-            "instruction": self._scene.task.instruction,
-            "frames": track.columns(),
-        }
+        instruction = self._scene.task.instruction
+        return {"success": self._judged["success"], "instruction": instruction, "frames": track.columns()}
+
+    def snapshot(self, task: str, start: int, size: list[int]) -> dict:
+        self._reset(task, start)
+        expert, disturbance = Expert(GRASPS[task], PACE), Disturbance(DISTURBANCES, start)
+        for _ in range(np.random.default_rng([start, 2]).integers(BEFORE)):
+            action = expert.act(self._scene.view())
+            self._step(disturbance.applied(action, expert.phase))
+        track = Track(partial(self._annotated, size), EVERY)
+        self._shown(expert, track)
+        return {"success": True, "instruction": self._scene.task.instruction, "frames": track.columns()}
 
     # --- the episode ------------------------------------------------------------------------------------------------
 
@@ -105,6 +111,13 @@ class SimplerWidowX:
             self._scene.reset(state)
             if self._scene.stays(state):
                 return
+
+    def _shown(self, expert: Expert, track: Track) -> np.ndarray:
+        """The expert's next action, added to the rows."""
+        view = self._scene.view()
+        action = expert.act(view)
+        track.add(self._scene.joints(), view.hand, applied(view.target, action), (action[6] + 1) / 2)
+        return action
 
     def _step(self, action: np.ndarray) -> None:
         self._judged = self._scene.step(action)

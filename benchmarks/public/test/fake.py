@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.environment import Environment
+from benchmarks.public.protocol.track import annotations
 from benchmarks.public.protocol.world_server import serve_world
 
 ROBOT = Path(__file__).parents[1] / "metaworld/sawyer.yaml"
@@ -64,6 +65,12 @@ class OneAxis:
             frames["observation.images.ego"] = np.full((6, *size, 3), start % 200, np.uint8)
         return {"success": start % 5 != 0, "instruction": f"{task} the hand", "frames": frames}
 
+    def snapshot(self, task: str, start: int, size: list[int]) -> dict:
+        frames = {name: rows[:1] for name, rows in self.demonstrate(task, start, size)["frames"].items()}
+        labels = annotations(np.full((1, 3, 3), 0.5), (0, 1), 0) | {"annotation.fresh": np.array([1])}
+        frames |= {name: value[None] for name, value in labels.items()}
+        return {"success": True, "instruction": f"{task} the hand", "frames": frames}
+
     @property
     def _over(self) -> bool:
         return self.success or self.rows >= ROWS
@@ -98,6 +105,7 @@ FAKE = Benchmark(
     image_size=(32, 32),
     published={"somebody": 50.0},
 )
+LABELED = replace(FAKE, annotated=("hand", "line"))
 
 if __name__ == "__main__":
     serve_world(OneAxis())

@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
 from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
-from benchmarks.public.test.fake import BROKEN, FAKE, ROBOT
+from benchmarks.public.protocol.trials import FIRST_SNAPSHOT
+from benchmarks.public.test.fake import BROKEN, FAKE, LABELED, ROBOT
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.inspection import inspect
 from qwen_vla.parallel import WorkerError
@@ -57,6 +58,22 @@ def test_two_collections_do_not_mix(tmp_path):
     collect(collection(tmp_path), workers=1)
     with pytest.raises(DatasetError, match="contains other demonstrations"):
         collect(collection(tmp_path, per_task=6), workers=1)
+
+
+def test_snapshots_are_single_frames_of_states_of_their_own(tmp_path):
+    done = collect(Collection(LABELED, ["hold"], 120, tmp_path / "data", "snapshots"), workers=1)
+    assert (done["attempts"], done["episodes"], done["frames"]) == (120, 120, 120)
+    info = json.loads((tmp_path / "data/meta/info.json").read_text())
+    assert info["seeds"] == [FIRST_SNAPSHOT, FIRST_SNAPSHOT + 120] and info["kind"] == "snapshots"
+    assert inspect(tmp_path / "data", robot=str(ROBOT)).ok
+    with pytest.raises(DatasetError, match="contains other demonstrations"):
+        collect(Collection(LABELED, ["hold"], 120, tmp_path / "data"), workers=1)
+
+
+def test_snapshots_of_a_benchmark_without_labels_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="fake has no labels for its images"):
+        collect(Collection(FAKE, FAKE.tasks, 4, tmp_path / "data", "snapshots"), workers=1)
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_first_part_of_a_collection_has_all_tasks(tmp_path):

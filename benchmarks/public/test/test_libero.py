@@ -28,7 +28,7 @@ from benchmarks.public.libero.tasks import (
 from benchmarks.public.protocol.demonstrations import features
 from benchmarks.public.protocol.episode import run_episode
 from benchmarks.public.protocol.poses import matrix
-from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION
+from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_SNAPSHOT
 from benchmarks.public.protocol.world_process import ROOT, WorldProcess
 from embodiment_descriptions import Kinematics, load_robot
 from embodiment_descriptions.deltas import delta_from_poses
@@ -402,3 +402,12 @@ def test_a_demonstration_has_small_images_whose_labels_are_on_the_things(world):
     tips = np.array([kinematics.forward(joints[:7])[:3, 3] for joints in shown["observation.state"]])
     offset = shown["observation.eef_pose"][:, :3] - tips
     assert np.abs(offset - offset.mean(0)).max() < 1e-4, "the description's kinematics are the simulator's"
+
+
+@in_simulator
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_snapshot_has_one_labeled_frame(world):
+    frames = world.snapshot(TASK, FIRST_SNAPSHOT + NUMBER, [128, 128])["frames"]
+    assert {len(rows) for rows in frames.values()} == {1} and frames["annotation.fresh"][0] == 1
+    assert frames["observation.images.ego"].shape == (1, 128, 128, 3) and frames["annotation.points"].shape == (1, 18)

@@ -12,7 +12,7 @@ from benchmarks.public.protocol.demonstrations import features
 from benchmarks.public.protocol.disturbance import Disturbance
 from benchmarks.public.protocol.pick_and_place import Expert, View
 from benchmarks.public.protocol.poses import moved
-from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT
+from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, FIRST_SNAPSHOT
 from benchmarks.public.protocol.world_process import ROOT, WorldProcess
 from benchmarks.public.simpler_widowx.actions import action_towards, applied
 from benchmarks.public.simpler_widowx.benchmark import JOINTS, SIMPLER_WIDOWX
@@ -259,3 +259,17 @@ def test_a_demonstration_has_images_and_their_labels(world):
     assert green.argmax() == 1 and yellow.argmin() == 2 and yellow.min() < yellow.max() - 40, (
         "blocks are at their labels"
     )
+
+
+@in_simulator
+def test_snapshots_have_one_labeled_frame_with_the_arm_anywhere_on_its_way(world):
+    tips = []
+    for start in range(FIRST_SNAPSHOT + 2000, FIRST_SNAPSHOT + 2006):
+        frames = world.snapshot("stack_cube", start, [144, 192])["frames"]
+        assert {len(rows) for rows in frames.values()} == {1} and frames["annotation.fresh"][0] == 1
+        image, points = frames["observation.images.ego"][0].astype(int), frames["annotation.points"][0].reshape(3, 3)
+        if points[0, 2] > 0 and np.linalg.norm(points[0, :2] - points[2, :2]) > 0.15:  # the hand is not over it
+            (u, v, _) = points[0]
+            assert image[int(v * 144), int(u * 192)].argmax() == 1, "the green block is at its label"
+        tips.append(frames["observation.eef_pose"][0, :3])
+    assert np.ptp(tips, axis=0).max() > 0.05
