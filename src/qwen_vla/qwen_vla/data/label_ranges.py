@@ -107,7 +107,7 @@ def refuse_other_ranges(source: SampleSource, kept: Container[str]) -> None:
             another unit, or of another robot, and all motions would be taught as the same.
     """
     for info in source.embodiments.values():
-        if info.dataset not in kept:
+        if info.dataset not in kept or info.dataset not in source.statistics:  # frames without actions have none
             continue
         known, spread = source.statistics[info.dataset], _spread(source, info.dataset)
         width = known.q99 - known.q01
