@@ -11,11 +11,13 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.label_ranges import clipped_shares, refuse_other_ranges
 from qwen_vla.data.navigation.navigation_source import NavigationData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.sources import open_sources
 from qwen_vla.model.normalization import Quantiles
 
 CONFIG = QwenVLAConfig.preset("tiny")
+KINDS = ("demonstrations", "snapshots")
 
 
 def walk(path, stride: float, seed: int = 0):
@@ -111,3 +113,13 @@ def test_what_is_outside_is_what_normalizing_clips():
     clipped = np.abs(2 * (values - found.q01) / (found.q99 - found.q01) - 1) > 1
     np.testing.assert_array_equal(found.is_outside(values), clipped)
     assert clipped.mean() == pytest.approx(0.02, abs=0.005)
+
+
+def test_frames_without_actions_have_no_labels_to_compare_with_what_was_kept(recordings):
+    """Snapshots beside demonstrations whose statistics are those of the checkpoint."""
+    demonstrations, snapshots = (RobotData(kind="robot", path=str(recordings / name)) for name in KINDS)
+    (known,) = open_sources([demonstrations], SourceContext(CONFIG))
+    kept = open_sources([demonstrations, snapshots], SourceContext(CONFIG, normalization=known.statistics))
+    for source in kept:
+        refuse_other_ranges(source, known.statistics)
+    assert [bool(shares) for shares in clipped_shares(kept, [0.5, 0.5])] == [True, False]
