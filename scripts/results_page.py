@@ -27,7 +27,7 @@ from benchmarks.public.protocol.benchmark import Benchmark  # noqa: E402
 from benchmarks.public.simpler_widowx.benchmark import SIMPLER_WIDOWX  # noqa: E402
 
 RESULTS = ROOT / "docs/results"
-SUITES = ("widowx", "aloha", "mobile_base")
+SUITES = {"widowx": "WidowX", "aloha": "ALOHA", "mobile_base": "mobile base"}
 BENCHMARKS = {"Simpler-WidowX": SIMPLER_WIDOWX, "LIBERO": LIBERO, "Meta-World MT50": METAWORLD}
 NONE = "–"  # not measured
 
@@ -41,9 +41,9 @@ def with_results(page: str) -> str:
 
 def with_success(readme: str) -> str:
     """The README with its sentence about success made again; ValueError for a missing marker."""
-    rates = [measure_results.rate(_read(f"{name}.json")) for name in SUITES]
-    sentence = "[How well it works](docs/results.md), in scenes that were not used before: {}, {} and {}."
-    return with_block(readme, "success", sentence.format(*rates))
+    rates = [f"{robot} {measure_results.rate(_read(f'{name}.json'))}" for name, robot in SUITES.items()]
+    said = f"[How well it works](docs/results.md), in scenes that were not used before: {', '.join(rates)}."
+    return with_block(readme, "success", said)
 
 
 def with_figures(card: str, benchmark: Benchmark) -> str:

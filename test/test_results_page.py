@@ -75,7 +75,7 @@ def test_the_readme_states_the_success_of_the_three_suites_with_intervals(page, 
     for suite, successes in (("widowx", 82), ("aloha", 53), ("mobile_base", 92)):
         write(tmp_path, f"{suite}.json", rate(successes, 100))
     readme = page.with_success("<!-- success: generated -->\n<!-- end of success -->")
-    assert ": 82 of 100 (73–88 %), 53 of 100 (43–62 %) and 92 of 100 (85–96 %)." in readme
+    assert ": WidowX 82 of 100 (73–88 %), ALOHA 53 of 100 (43–62 %), mobile base 92 of 100 (85–96 %)." in readme
 
 
 def test_a_model_card_has_a_row_for_each_group_of_several_tasks_and_names_without_common_words(page, tmp_path):

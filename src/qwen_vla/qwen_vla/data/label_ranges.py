@@ -69,7 +69,9 @@ def clipped_shares(sources: Sequence[SampleSource], weights: Sequence[float]) ->
             channel: sum(weights[number] * found[number][name][channel] for number in having) / total
             for channel in found[having[0]][name]
         }
-        _refuse_clipping(", ".join(sources[number].name for number in having), name, mean, LARGEST_SHARE)
+        worst = max(having, key=lambda number: max(found[number][name].values()))
+        mixed = f"the mixture, most of all {sources[worst].name}" if len(having) > 1 else sources[worst].name
+        _refuse_clipping(mixed, name, mean, LARGEST_SHARE)
         for number in having:
             _refuse_clipping(sources[number].name, name, found[number][name], LARGEST_SHARE_OF_ONE)
     return found

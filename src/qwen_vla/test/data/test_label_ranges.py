@@ -50,7 +50,7 @@ def test_one_task_may_need_the_ends_of_a_range_that_is_the_whole_mixtures(tmp_pa
     sources = open_sources([usual, wide], context)
     shares = [found["navigation"]["dx"] for found in clipped_shares(sources, [0.85, 0.15])]
     assert shares == pytest.approx([0.02, 0.146], abs=0.02)
-    with pytest.raises(DataError, match="^navigation usual, navigation wide: .* clip more than 5% .* of dx [89]%"):
+    with pytest.raises(DataError, match="^the mixture, most of all navigation wide: .* more than 5% .* of dx [89]%"):
         clipped_shares(sources, [0.5, 0.5])
     with pytest.raises(DataError, match="^navigation wide: .* clip more than 5% .* of dx 1[3456]%"):
         clipped_shares(sources[1:], [1.0])
