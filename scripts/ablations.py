@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -211,6 +212,8 @@ def main() -> None:
     os.chdir(ROOT)
     (OUT / basis()).mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(settings.name for settings in VARIANTS.values()))
+    if options.only_page and not RESULTS.exists():
+        sys.exit(f"ablations: {RESULTS.relative_to(ROOT)} does not exist; without --only-page it is made")
     if not options.only_page:
         call(["collect", str(SFT)], OUT / "collect.txt")
         run_all((partial(run_one, name, seed, options) for name in names for seed in options.seeds), options.jobs)
