@@ -82,12 +82,6 @@ class Libero:
         self._shown(expert, track)
         return {"success": True, "instruction": instruction(task), "frames": track.columns()}
 
-    def _shown(self, expert: Planner, track: Track) -> np.ndarray:
-        """The expert's next shift of the hand, added to the rows."""
-        hand, delta = self._scene.hand(), expert.act()
-        track.add(self._scene.joints(), hand, aimed_at(hand, scaled(delta)), (delta[6] + 1) / 2)
-        return delta
-
     def close(self) -> None:
         """Let go of the simulator."""
         if self._scene:
@@ -115,6 +109,12 @@ class Libero:
     @property
     def _seconds(self) -> float:
         return self._steps * PERIOD
+
+    def _shown(self, expert: Planner, track: Track) -> np.ndarray:
+        """The expert's next shift of the hand, added to the rows."""
+        hand, delta = self._scene.hand(), expert.act()
+        track.add(self._scene.joints(), hand, aimed_at(hand, scaled(delta)), (delta[6] + 1) / 2)
+        return delta
 
     def _step(self, action: np.ndarray) -> None:
         scene = self._scene

@@ -69,7 +69,8 @@ def clipped_shares(sources: Sequence[SampleSource], weights: Sequence[float]) ->
             channel: sum(weights[number] * found[number][name][channel] for number in having) / total
             for channel in found[having[0]][name]
         }
-        worst = max(having, key=lambda number: max(found[number][name].values()))
+        widest = max(mean, key=lambda channel: mean[channel])
+        worst = max(having, key=lambda number: found[number][name][widest])
         mixed = f"the mixture, most of all {sources[worst].name}" if len(having) > 1 else sources[worst].name
         _refuse_clipping(mixed, name, mean, LARGEST_SHARE)
         for number in having:
