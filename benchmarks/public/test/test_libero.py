@@ -397,11 +397,15 @@ def test_a_demonstration_has_small_images_whose_labels_are_on_the_things(world):
         1,
     ]
     tip = shown["annotation.points"][0].reshape(2, 3, 3)[1, 2]
-    assert np.allclose(tip[:2], 0.5, atol=0.25) and tip[2] > 0.05, "the wrist's camera sees the fingers"
+    assert tip[0] == pytest.approx(0.5, abs=0.05) and 0.7 < tip[1] < 0.95, "between the fingers, at the lower edge"
+    assert tip[2] > 0.05
     kinematics = Kinematics(load_robot(str(LIBERO.robot)), 0)
     tips = np.array([kinematics.forward(joints[:7])[:3, 3] for joints in shown["observation.state"]])
-    offset = shown["observation.eef_pose"][:, :3] - tips
-    assert np.abs(offset - offset.mean(0)).max() < 1e-4, "the description's kinematics are the simulator's"
+    poses = shown["observation.eef_pose"][:, :3]
+    offset = poses - tips
+    error = np.abs(offset - np.median(offset, axis=0)).max(axis=1)
+    step = np.linalg.norm(np.gradient(poses, axis=0), axis=1) * 0.002 / 0.05  # MuJoCo's poses are a step older
+    assert np.all(error < 1e-4 + 1.5 * step), "the description's kinematics are the simulator's"
 
 
 @in_simulator
