@@ -24,13 +24,14 @@ DISTURBANCES = Disturbances(share=0.02, length=(4, 14), longer=(6, 20), push=0.0
 ALONG_X = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # the hand's axes in a frame along whose x it closes
 ALONG_Y = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
 UPRIGHT = 0.15  # [rad] by which an action turns the hand back, at most
+TURN = np.pi / 16  # [rad] where both are a quarter, the hand turns left: to the right, joint 7 ends at its limit
 GRIP = 0.035  # [m] the fingers go down to this below the top
 CLEAR = 0.012  # [m] but no closer to what the object stands on
 RIM, RIM_GRIP = 0.004, 0.025  # [m] inside the rim of a bowl, and below it
 OVER = 0.04  # [m] between the lowest point of what is carried and what it passes
 WIDEST = 0.075  # [m] between the fingers
 ALONG = (0.0, 0.025, -0.025)  # [m] from the middle of an object, of one attempt after the other
-AROUND = np.pi * np.array([4, -4, 0, 8, 2, -2, 6, -6, 1, -1, 7, -7, 3, -3, 5, -5]) / 8  # [rad] the same around the rim
+AROUND = np.pi * np.array([4, -4, 8, 0, 2, -2, 6, -6, 1, -1, 7, -7, 3, -3, 5, -5]) / 8  # [rad] the same around the rim
 # Points of the open hand in the tip's frame [m]: y is the fingers' axis, z points down.
 FINGERS = np.array(
     list(
@@ -41,6 +42,7 @@ FINGERS = np.array(
 )
 PALM = np.array(list(itertools.product((-0.03, 0.0, 0.03), np.linspace(-0.1, 0.1, 7), (-0.18, -0.12, -0.06, -0.045))))
 DESCENT = (0.0, 0.03, 0.06)  # [m] over the grasp
+ROOM = 0.008  # [m] about the hand: the controller is off by some mm, and walls are thinner than the points are apart
 
 
 class Boxes(NamedTuple):
@@ -49,10 +51,12 @@ class Boxes(NamedTuple):
     poses: np.ndarray
     halves: np.ndarray
 
-    def contain(self, points: np.ndarray) -> bool:
-        """Whether any of the points (m, 3) is in a box."""
+    def distance(self, points: np.ndarray) -> float:
+        """Of the points (m, 3) from the closest box [m]; negative inside, infinite without boxes."""
         inside = np.einsum("nij,nmi->nmj", self.poses[:, :3, :3], points - self.poses[:, None, :3, 3])
-        return bool(np.any(np.all(np.abs(inside) < self.halves[:, None], axis=-1)))
+        beyond = np.abs(inside) - self.halves[:, None]
+        distances = np.linalg.norm(np.maximum(beyond, 0.0), axis=-1) + np.minimum(beyond.max(-1), 0.0)
+        return float(distances.min(initial=np.inf))
 
     def corners(self) -> np.ndarray:
         """(8 n, 3) of all boxes."""
@@ -105,7 +109,8 @@ class Planner:
         found = plan(*things, scene.obstacles(), self._attempt)
         self._expert = Expert(found.grasp, PACE)
         self._in_object = np.linalg.inv(scene.pose(scene.object)) @ found.frame
-        self._height, self._rising = found.frame[2, 3] + PACE.above, True
+        self._height = found.frame[2, 3] + PACE.above
+        self._rising = not self._expert.over_grasp(self._view())
 
     def _view(self) -> View:
         scene, hand = self._scene, self._scene.hand()
@@ -119,12 +124,12 @@ class Plan(NamedTuple):
     frame: np.ndarray
     grasp: Grasp
 
-    def clear_of(self, obstacles: Boxes) -> bool:
-        """Whether the open hand comes down to the grasp without touching them."""
+    def room(self, obstacles: Boxes) -> float:
+        """Distance of the open hand from them while it comes down to the grasp [m]; negative if it touches them."""
         turn = self.frame[:3, :3] @ (ALONG_X if not self.grasp.across else ALONG_Y)
         tip = self.frame[:3, 3] + self.grasp.along * self.frame[:3, 0]
         hand = np.concatenate([FINGERS, PALM]) @ turn.T + tip
-        return not any(obstacles.contain(hand + [0, 0, height]) for height in DESCENT)
+        return min(obstacles.distance(hand + [0, 0, height]) for height in DESCENT)
 
 
 def plan(corners: np.ndarray, into: np.ndarray, obstacles: Boxes, attempt: int) -> Plan:
@@ -140,7 +145,8 @@ def plan(corners: np.ndarray, into: np.ndarray, obstacles: Boxes, attempt: int) 
     low, high = spread(corners, axis)
     if high[0] - low[0] > WIDEST:
         plans = [_by_the_rim(corners, into, around) for around in AROUND]
-        plans = [each for each in plans if each.clear_of(obstacles)] or plans
+        room = [each.room(obstacles) for each in plans]
+        plans = [each for each, left in zip(plans, room, strict=True) if left > ROOM] or [plans[int(np.argmax(room))]]
         return plans[attempt % len(plans)]
     bottom, top = corners[:, 2].min(), corners[:, 2].max()
     frame = _frame(axis + np.pi / 2, _middle(corners, axis), max(top - GRIP, bottom + CLEAR))
@@ -155,7 +161,8 @@ def _by_the_rim(corners: np.ndarray, into: np.ndarray, around: float) -> Plan:
     rim = corners[beyond > 0.8 * radius, 2].max()  # there: a bowl may lean on something
     bottom, onto = corners[:, 2].min(), into[:, 2].max()
     lift, release = max(onto - bottom, 0.0) + 2 * OVER, onto + 0.01 - bottom
-    return Plan(_frame(around, middle, rim - RIM_GRIP), Grasp(None, lift, release, along=radius - RIM, across=False))
+    grasp = Grasp(None, lift, release, along=radius - RIM, across=False, turn=TURN)
+    return Plan(_frame(around, middle, rim - RIM_GRIP), grasp)
 
 
 def least_width(corners: np.ndarray) -> float:

@@ -120,9 +120,14 @@ class Scene:
         return list(groups.values())
 
     def _put(self, state: np.ndarray) -> None:
-        """Fixtures are where the package's generator puts them after the seed 0, objects as in the state."""
+        """Fixtures are where the package's generator puts them after the seed 0, objects as in the state.
+
+        The package makes everything anew for each episode; of what is kept here, it is the gripper that remembers.
+        """
         self._env.seed(0)
         self._env.reset()
+        gripper = self._domain.robots[0].gripper
+        gripper.current_action = np.zeros(gripper.dof)
         self._env.set_init_state(state)
 
     def _settle(self) -> None:

@@ -28,6 +28,7 @@ from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK  # n
 PERIOD = 0.05  # [s]
 REACHED = 0.05  # [m] of the tip from the object's origin
 LIFTED = 0.02  # [m]
+SHUT = 0.0016  # [m] of a finger: with less, nothing is between them
 BEFORE = 60  # rows before a snapshot, at most: most demonstrations have grasped the object by then
 EVERY = 4  # rows of a demonstration per new image: rendering costs more than all the rest
 
@@ -60,18 +61,27 @@ class Libero:
             "failure": "" if self._success else self._failure(),
             "distance": self._distance(),
             "looks": looks,
+            "elapsed": self._steps / STEPS[SUITE_OF[self._task]],
+            "free": self._opened or self._scene.joints()[-1] < SHUT,
         }
 
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
         """With images, the expert is disturbed now and then, and corrects it."""
         self._reset(task, start)
+        return self._recorded(size, Disturbance(DISTURBANCES, start) if size else None)
+
+    def take_over(self, size: list[int] | None) -> dict:
+        self._steps = 0
+        return self._recorded(size, None)
+
+    def _recorded(self, size: list[int] | None, disturbance: Disturbance | None) -> dict:
+        """Run the expert from here."""
         expert = Planner(self._scene)
-        disturbance = Disturbance(DISTURBANCES, start) if size else None
         track = Track(partial(self._annotated, tuple(size)) if size else None, EVERY)
         while not self._over:
             delta = self._shown(expert, track)
             self._step(scaled(disturbance.applied(delta, expert.phase) if disturbance else delta))
-        return {"success": self._success, "instruction": instruction(task), "frames": track.columns()}
+        return {"success": self._success, "instruction": instruction(self._task), "frames": track.columns()}
 
     def snapshot(self, task: str, start: int, size: list[int]) -> dict:
         self._reset(task, start)
@@ -100,7 +110,7 @@ class Libero:
         else:
             self._scene.reset(start)
         self._rest = self._scene.pose(self._scene.object)[2, 3]
-        self._steps, self._success, self._stages = 0, False, set()
+        self._steps, self._success, self._stages, self._opened = 0, False, set(), True
 
     @property
     def _over(self) -> bool:
@@ -120,6 +130,7 @@ class Libero:
         scene = self._scene
         self._success = scene.step(action)
         self._steps += 1
+        self._opened = action[6] < 0
         thing = scene.pose(scene.object)[:3, 3]
         if np.linalg.norm(scene.hand()[:3, 3] - thing) < REACHED:
             self._stages.add("reached")

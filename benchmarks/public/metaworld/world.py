@@ -63,6 +63,8 @@ class MetaWorld:
             "failure": "" if self._success else self._failure(),
             "distance": float(self._info["obj_to_target"]),
             "looks": looks,
+            "elapsed": self._steps / MAX_STEPS,
+            "free": True,  # the package's policies remember nothing
         }
 
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
@@ -70,6 +72,14 @@ class MetaWorld:
         self._reset(task, start)
         if size:
             self._perturb(start)
+        return self._recorded(size)
+
+    def take_over(self, size: list[int] | None) -> dict:
+        self._steps = 0
+        return self._recorded(size)
+
+    def _recorded(self, size: list[int] | None) -> dict:
+        """Run the expert from here."""
         frames: dict[str, list] = {"observation.state": [], "action": []}
         images = []
         while not self._over:
@@ -81,7 +91,7 @@ class MetaWorld:
         if size:
             columns["observation.images.ego"] = np.array(images)
         shown = self._success and len(columns["action"]) > 0  # random motion may have succeeded by itself
-        return {"success": shown, "instruction": INSTRUCTIONS[task], "frames": columns}
+        return {"success": shown, "instruction": INSTRUCTIONS[self._task], "frames": columns}
 
     def close(self) -> None:
         """Let go of the renderer: before another one is made, which would return garbage, and at the end."""

@@ -9,7 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.public.protocol.environment import Environment
-from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, FIRST_SNAPSHOT, STATES_PER_TASK, Trial
+from benchmarks.public.protocol.trials import (
+    FIRST_DEMONSTRATION,
+    FIRST_EXPERT,
+    FIRST_INTERVENTION,
+    FIRST_SNAPSHOT,
+    STATES_PER_TASK,
+    Trial,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,10 @@ class Benchmark:
     def demonstrations(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
         """As many on start states for training."""
         return self._states(tasks, episodes, FIRST_DEMONSTRATION)
+
+    def interventions(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
+        """As many on other start states for training, in which a policy drives first."""
+        return self._states(tasks, episodes, FIRST_INTERVENTION)
 
     def snapshots(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
         """As many on other start states for training, of which only an image is taken; ValueError without labels."""

@@ -52,6 +52,9 @@ class RecordOptions:
     """Attempts of each task; the successful ones are kept."""
     kind: Kind = "demonstrations"
     """Demonstrations; or snapshots: single frames with labels of where things are, each a fraction of the time."""
+    takeover_from: str = ""
+    """A checkpoint, or another policy as for evaluate, that drives first, for a random time; only the expert's
+    intervention is recorded (DAgger)."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups."""
     workers: int = 1
@@ -95,7 +98,8 @@ def _run(benchmark: Benchmark, options: EnvironmentOptions | EvaluateOptions | E
         from benchmarks.public.protocol.demonstrations import Collection, collect
 
         tasks = benchmark.demonstrable(options.tasks)
-        collection = Collection(benchmark, tasks, options.per_task, options.out, options.kind)
+        what = options.kind, options.takeover_from
+        collection = Collection(benchmark, tasks, options.per_task, options.out, *what)
         print(json.dumps(collect(collection, options.workers, options.engine)))
 
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from benchmarks.public.protocol.benchmark import Benchmark
+from benchmarks.public.protocol.intervention import Interventions
+from benchmarks.public.protocol.served import LOOPBACK, served
 from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import Embodiment, load_robot
@@ -24,6 +27,7 @@ from qwen_vla.evaluation.summary import success_of
 from qwen_vla.output_files import resumable, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import Engine, parallel_map, require_here
+from qwen_vla.parallel.cluster import own_address
 
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
 PER_SHARD = {"demonstrations": 10, "snapshots": 100}  # attempts: what an interruption may lose
@@ -36,13 +40,17 @@ ANNOTATIONS = {  # besides the points; see docs/reference/data_formats.md
 
 @dataclass(frozen=True)
 class Collection:
-    """Demonstrations or snapshots of some tasks, `per_task` attempts each, of which the successful ones are kept."""
+    """Demonstrations or snapshots of some tasks, `per_task` attempts each, of which the successful ones are kept.
+
+    takeover_from: the checkpoint that drives first, if only the expert's interventions are recorded; or another policy.
+    """
 
     benchmark: Benchmark
     tasks: Sequence[str]
     per_task: int
     out: Path
     kind: Kind = "demonstrations"
+    takeover_from: str = ""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -53,20 +61,27 @@ class Collection:
             "per_task": self.per_task,
             "kind": self.kind,
             "image_size": list(self.benchmark.image_size),
+            **({"takeover_from": self.takeover_from} if self.takeover_from else {}),
         }
 
     def continues(self, present: Mapping[str, Any]) -> bool:
         """Whether the shards of a collection, by its content, are the first of this one; cut ones cannot grow."""
-        same = {name: present.get(name) for name in self.content} | {"per_task": self.per_task} == self.content
+        same = {**present, "per_task": self.per_task} == self.content
         attempts = present["per_task"]
         whole = attempts % PER_SHARD[self.kind] == 0
         return same and (attempts == self.per_task or (attempts < self.per_task and whole))
 
     @property
+    def _states(self) -> Callable[[Sequence[str], int], list[Trial]]:
+        """What selects the start states."""
+        if self.kind == "snapshots":
+            return self.benchmark.snapshots
+        return self.benchmark.interventions if self.takeover_from else self.benchmark.demonstrations
+
+    @property
     def shards(self) -> list[list[Trial]]:
         """The attempts of every shard, interleaved so that any first part has all tasks."""
-        states = self.benchmark.snapshots if self.kind == "snapshots" else self.benchmark.demonstrations
-        trials = states(self.tasks, self.per_task)
+        trials = self._states(self.tasks, self.per_task)
         by_task = [[trial for trial in trials if trial.task == task] for task in self.tasks]
         size = PER_SHARD[self.kind]
         blocks = range(0, self.per_task, size)
@@ -80,6 +95,8 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
         DatasetError: the folder has another collection.
         OutputRefused: it has something else.
     """
+    if collection.takeover_from and collection.kind == "snapshots":
+        raise ValueError("snapshots are made without a policy; leave out --takeover-from, or --kind snapshots")
     present = check_folder(collection.out, CONTENT)
     if present is not None and not collection.continues(present):
         raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
@@ -87,8 +104,8 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
     write_json(collection.out / CONTENT.file, collection.content)
     missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
     bar = tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name)
-    with resumable(collection.out), bar:
-        for shard in parallel_map(partial(_Recorder, collection), _Recorder.record, missing, workers, engine):
+    with resumable(collection.out), bar, _driving(collection, workers if missing else 0, engine) as policy:
+        for shard in parallel_map(partial(_Recorder, collection, policy), _Recorder.record, missing, workers, engine):
             require_here(shard_path(collection.out, shard))
             bar.update()
     return _finalize(collection)
@@ -108,6 +125,14 @@ def measure_expert(
         **success_of(found),
         "tasks": by_task,
     }
+
+
+def _driving(collection: Collection, clients: int, engine: Engine) -> AbstractContextManager[str]:
+    """Reference of the policy that drives first, served while the context lasts; empty without one, or clients."""
+    if not collection.takeover_from or not clients:
+        return nullcontext("")
+    host = own_address() if engine == "ray" else LOOPBACK
+    return served(collection.takeover_from, collection.benchmark.robot, clients, host=host)
 
 
 class Attempt(NamedTuple):
@@ -132,20 +157,27 @@ class _Expert:
 class _Recorder:
     """The simulator of one worker."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, policy: str) -> None:
+        benchmark = collection.benchmark
         self._collection = collection
-        self._world = WorldProcess(collection.benchmark.environment.python, collection.benchmark.module)
+        self._interventions = Interventions(benchmark, policy) if policy else None
+        self._world = WorldProcess(benchmark.environment.python, benchmark.module)
 
     def record(self, shard: int) -> int:
         """Write one shard; returns its number."""
         benchmark, episodes = self._collection.benchmark, []
-        play = self._world.snapshot if self._collection.kind == "snapshots" else self._world.demonstrate
         for trial in self._collection.shards[shard]:
-            shown = play(trial.task, trial.start, benchmark.image_size)
+            shown = self._shown(trial)
             if shown["success"]:
                 episodes.append(Recording(shown["instruction"], shown["frames"]))
         write_shard(self._collection.out, shard, episodes, features(benchmark), _robot(benchmark).rate_hz)
         return shard
+
+    def _shown(self, trial: Trial) -> dict[str, Any]:
+        if self._interventions:
+            return self._interventions.record(self._world, trial)
+        play = self._world.snapshot if self._collection.kind == "snapshots" else self._world.demonstrate
+        return play(trial.task, trial.start, self._collection.benchmark.image_size)
 
 
 def features(benchmark: Benchmark) -> dict[str, Feature]:
@@ -170,12 +202,10 @@ def _finalize(collection: Collection) -> dict[str, Any]:
     finalize(collection.out, len(collection.shards), features(benchmark), robot.rate_hz, robot.name, extra)
     info = json.loads((collection.out / "meta/info.json").read_text())
     kept = {"episodes": info["total_episodes"], "frames": info["total_frames"]}
-    return {
-        "out": str(collection.out),
-        "attempts": len(trials),
-        **kept,
-        "expert_success_rate": kept["episodes"] / len(trials),
-    }
+    summary = {"out": str(collection.out), "attempts": len(trials), **kept}
+    if collection.takeover_from:  # the policy succeeded alone, or the expert could not recover
+        return summary
+    return summary | {"expert_success_rate": kept["episodes"] / len(trials)}
 
 
 def _robot(benchmark: Benchmark) -> Embodiment:

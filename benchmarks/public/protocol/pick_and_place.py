@@ -57,6 +57,7 @@ class Grasp:
         along: from the object's origin along its x axis.
         across: whether the fingers open at a right angle to the object's x axis.
         quarter: whether a quarter turn makes no difference, as for a cube.
+        turn: of the turns that make no difference, the one closest to this is made [rad].
         lift: over the grasp.
         release: over the grasp, when the fingers open.
     """
@@ -67,6 +68,7 @@ class Grasp:
     along: float = 0.0
     across: bool = True
     quarter: bool = False
+    turn: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,12 @@ class Expert:
         action[6] = CLOSED if self.phase in ("close", "lift", "carry", "lower") else OPEN
         return action
 
+    def over_grasp(self, view: View) -> bool:
+        """Whether the tip is on the vertical way down to the grasp, as it may be where a policy has led."""
+        offsets = np.stack([view.target[:3, 3], view.hand[:3, 3]]) - self._grasp_point(view)
+        beside, over = np.linalg.norm(offsets[:, :2], axis=1), offsets[:, 2]
+        return bool(np.all((beside < self.pace.near) & (over > 0) & (over < self.pace.above)))
+
     def yaw_error(self, view: View) -> float:
         """By how much the controller's target must turn about the vertical [rad]."""
         axis, wanted = view.target[:2, 1], view.object[:2, 0]
@@ -122,7 +130,8 @@ class Expert:
             np.arctan2(wanted[1], wanted[0]) + (np.pi / 2 if self.grasp.across else 0) - np.arctan2(axis[1], axis[0])
         )
         period = np.pi / 2 if self.grasp.quarter else np.pi
-        return float((error + period / 2) % period - period / 2)
+        least = self.grasp.turn - period / 2
+        return float((error - least) % period + least)
 
     def _advance(self, view: View) -> None:
         following = self._next(view)
@@ -138,7 +147,8 @@ class Expert:
             return "above"
         match self.phase:
             case "above":
-                return "down" if left < pace.near and abs(self.yaw_error(view)) < 0.1 else "above"
+                there = left < pace.near or self.over_grasp(view)
+                return "down" if there and abs(self.yaw_error(view)) < 0.1 else "above"
             case "down":
                 late = self.steps > pace.descent and left < pace.near or self.steps > pace.descent + 4
                 return "close" if left < pace.close_by or late else "down"
@@ -180,7 +190,9 @@ class Expert:
             case "carry":
                 return self._over_goal(view, self.point[2] + self.grasp.lift), pace.step
             case "lower":
-                return self._over_goal(view, self.point[2] + self.grasp.release), pace.slow_step
+                place = self._over_goal(view, self.point[2] + self.grasp.release)
+                high = view.hand[2, 3] - place[2] > pace.above
+                return place, pace.step if high else pace.slow_step
             case "up":
                 return self.point + [0, 0, pace.above], pace.step
         return view.target[:3, 3].copy() if self.phase == "rest" else self.point, pace.slow_step

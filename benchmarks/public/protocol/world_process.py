@@ -54,6 +54,9 @@ class WorldProcess:
     def demonstrate(self, task: str, start: int, size: Sequence[int] | None) -> dict:
         return self._call("demonstrate", task, start, size)
 
+    def take_over(self, size: Sequence[int] | None) -> dict:
+        return self._call("take_over", size)
+
     def snapshot(self, task: str, start: int, size: Sequence[int]) -> dict:
         return self._call("snapshot", task, start, size)
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 ARRAY = "ndarray"  # first element of an array's tuple
-METHODS = ("start", "execute", "demonstrate", "snapshot")
+METHODS = ("start", "execute", "demonstrate", "take_over", "snapshot")
 
 
 class World(Protocol):
@@ -38,7 +38,8 @@ class World(Protocol):
 
         Returns {"observation", "success": bool, "over": bool, "seconds": simulated time since the start, "failure": how
         far it got, empty on success, "distance": from the goal [m], "looks": [{"seconds", "images"}, …] of every row,
-        if `film`}. `over` is true on success, too.
+        if `film`, "elapsed": share of the longest episode, "free": whether the expert can take over here}. `over` is
+        true on success, too.
         """
         ...
 
@@ -47,6 +48,10 @@ class World(Protocol):
 
         size: height and width of the images observation.images.TAG; None: the frames have none.
         """
+        ...
+
+    def take_over(self, size: list[int] | None) -> dict:
+        """The same from where `execute` has led, with the time of a new episode and undisturbed."""
         ...
 
     def snapshot(self, task: str, start: int, size: list[int]) -> dict:

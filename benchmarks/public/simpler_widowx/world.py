@@ -64,13 +64,21 @@ class SimplerWidowX:
             "failure": "" if success else self._failure(),
             "distance": self._distance(),
             "looks": looks,
+            "elapsed": self._steps / self._scene.task.steps,
+            "free": not self._closed or self._closed > PACE.closing and not self._judged["is_src_obj_grasped"],
         }
 
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
         """With images, the expert is disturbed now and then, and corrects it."""
         self._reset(task, start)
-        expert = Expert(GRASPS[task], PACE)
-        disturbance = Disturbance(DISTURBANCES, start) if size else None
+        return self._recorded(size, Disturbance(DISTURBANCES, start) if size else None)
+
+    def take_over(self, size: list[int] | None) -> dict:
+        return self._recorded(size, None)
+
+    def _recorded(self, size: list[int] | None, disturbance: Disturbance | None) -> dict:
+        """Run the expert from here."""
+        expert = Expert(GRASPS[self._scene.task.name], PACE)
         track = Track(partial(self._annotated, size) if size else None, EVERY)
         for _ in range(LONGEST):
             action = self._shown(expert, track)
@@ -102,6 +110,7 @@ class SimplerWidowX:
         else:
             self._reset_for_training(start)
         self._steps, self._judged, self._stages = 0, {"success": False}, set()
+        self._closed = 0  # steps for which the fingers have closed
 
     def _reset_for_training(self, start: int) -> None:
         """The first attempt of a state in which the object stays: some eggplants overlap the sink, and are thrown."""
@@ -122,6 +131,7 @@ class SimplerWidowX:
     def _step(self, action: np.ndarray) -> None:
         self._judged = self._scene.step(action)
         self._steps += 1
+        self._closed = 0 if action[6] > 0 else self._closed + 1
         self._stages |= {name for name, holds in self._judged.items() if holds}
         view = self._scene.view()
         if np.linalg.norm(view.hand[:3, 3] - view.object[:3, 3]) < REACHED:

@@ -55,15 +55,21 @@ class OneAxis:
             "failure": "" if self.success else "did not move",
             "distance": 0.1,
             "looks": looks if film else [],
+            "elapsed": self.rows / ROWS,
+            "free": self.rows % 20 > 0,
         }
 
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
         self.start(task, start)
+        return self.take_over(size)
+
+    def take_over(self, size: list[int] | None) -> dict:
+        start = self.number
         state = np.tile(HOME, (6, 1)).astype(np.float32)
         frames = {"observation.state": state, "action": state + np.float32(1e-3 * (start % 10))}
         if size:
             frames["observation.images.ego"] = np.full((6, *size, 3), start % 200, np.uint8)
-        return {"success": start % 5 != 0, "instruction": f"{task} the hand", "frames": frames}
+        return {"success": start % 5 != 0, "instruction": f"{self.task} the hand", "frames": frames}
 
     def snapshot(self, task: str, start: int, size: list[int]) -> dict:
         frames = {name: rows[:1] for name, rows in self.demonstrate(task, start, size)["frames"].items()}

@@ -2,13 +2,16 @@
 """Demonstrations of a benchmark's expert: a data set that training understands, resumed where it stopped."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
 from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
-from benchmarks.public.protocol.trials import FIRST_SNAPSHOT
-from benchmarks.public.test.fake import BROKEN, FAKE, LABELED, ROBOT
+from benchmarks.public.protocol.intervention import LONGEST, Interventions
+from benchmarks.public.protocol.trials import FIRST_INTERVENTION, FIRST_SNAPSHOT, Trial
+from benchmarks.public.test.fake import BROKEN, FAKE, HOME, LABELED, ROBOT
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.inspection import inspect
 from qwen_vla.parallel import WorkerError
@@ -68,6 +71,64 @@ def test_snapshots_are_single_frames_of_states_of_their_own(tmp_path):
     assert inspect(tmp_path / "data", robot=str(ROBOT)).ok
     with pytest.raises(DatasetError, match="contains other demonstrations"):
         collect(Collection(LABELED, ["hold"], 120, tmp_path / "data"), workers=1)
+
+
+def test_interventions_begin_where_a_policy_has_led_from_states_of_their_own(tmp_path):
+    """In some, `mock://hold` succeeds alone: the even ones of `hold`, if it drives for long enough."""
+    wanted = Collection(FAKE, FAKE.tasks, 10, tmp_path / "data", takeover_from="mock://hold")
+    done = collect(wanted, workers=2)
+    assert done["attempts"] == 20 and 8 <= done["episodes"] < 16, "of both, and the expert fails in four"
+    assert "expert_success_rate" not in done, "the policy may have left it nothing to do"
+    info = json.loads((tmp_path / "data/meta/info.json").read_text())
+    assert info["seeds"] == [FIRST_INTERVENTION, FIRST_INTERVENTION + 1010] and info["kind"] == "demonstrations"
+    again = collect(replace(wanted, out=tmp_path / "again"), workers=1)
+    assert again["episodes"] == done["episodes"], "the start state decides"
+    with pytest.raises(DatasetError, match="contains other demonstrations"):
+        collect(replace(wanted, takeover_from=""), workers=1)
+
+
+def test_a_policy_does_not_drive_before_snapshots(tmp_path):
+    with pytest.raises(ValueError, match="snapshots are made without a policy; leave out --takeover-from"):
+        collect(Collection(LABELED, ["hold"], 4, tmp_path / "data", "snapshots", "mock://hold"), workers=1)
+    assert not (tmp_path / "data").exists()
+
+
+class Recorded:
+    """A world that only tells how far each chunk has led: (elapsed, free, over) of one after the other."""
+
+    def __init__(self, *steps):
+        self._steps, self.calls = iter(steps), []
+
+    def start(self, task, start):
+        return self._seen()
+
+    def execute(self, rows, film):
+        self.calls.append(len(rows))
+        elapsed, free, over = next(self._steps)
+        return {"observation": self._seen(), "elapsed": elapsed, "free": free, "over": over}
+
+    def take_over(self, size):
+        return {"success": True, "size": size}
+
+    def _seen(self):
+        return {"images": {"ego": np.zeros((48, 48, 3), np.uint8)}, "state": HOME, "instruction": "hold the hand"}
+
+
+def test_the_expert_waits_until_the_hand_is_empty():
+    world = Recorded((LONGEST, False, False), (0.8, False, False), (0.9, True, False))
+    shown = Interventions(FAKE, "mock://hold").record(world, Trial("hold", FIRST_INTERVENTION))
+    assert shown["success"] and shown["size"] == FAKE.image_size and len(world.calls) == 3
+    over = Recorded((LONGEST, False, False), (1.0, False, True))
+    assert not Interventions(FAKE, "mock://hold").record(over, Trial("hold", FIRST_INTERVENTION))["success"]
+
+
+def test_how_long_a_policy_drives_differs_between_start_states():
+    driven = []
+    for start in range(FIRST_INTERVENTION, FIRST_INTERVENTION + 40):
+        world = Recorded(*((0.05 * chunk, True, False) for chunk in range(1, 21)))
+        Interventions(FAKE, "mock://hold").record(world, Trial("hold", start))
+        driven.append(len(world.calls))
+    assert min(driven) <= 3 and max(driven) in (13, 14) and len(set(driven)) > 8
 
 
 def test_snapshots_of_a_benchmark_without_labels_are_refused(tmp_path):

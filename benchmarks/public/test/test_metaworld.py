@@ -8,6 +8,7 @@ from benchmarks.public.metaworld.benchmark import METAWORLD
 from benchmarks.public.metaworld.tasks import INSTRUCTIONS
 from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION, FIRST_EXPERT
 from benchmarks.public.protocol.episode import run_episode
+from benchmarks.public.protocol.trials import FIRST_INTERVENTION
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import load_robot
 from qwen_vla.policies import open_policy
@@ -62,3 +63,12 @@ def test_a_demonstration_has_small_images_of_what_the_protocol_shows(world):
     whole = seen["images"]["ego"].reshape(96, 5, 96, 5, 3).mean((1, 3))
     assert np.abs(whole - small["frames"]["observation.images.ego"][0]).mean() < 3.0
     np.testing.assert_allclose(seen["state"], small["frames"]["observation.state"][0], atol=1e-6)
+
+
+def test_the_expert_goes_on_from_where_a_policy_has_led(world):
+    world.start(TASK, FIRST_INTERVENTION)
+    step = world.execute(np.tile([0.2, 0.5, 0.3, 1.0], (60, 1)), False)
+    assert step["free"] and step["elapsed"] == pytest.approx(60 * 4 / 500) and not step["over"]
+    shown = world.take_over([96, 96])
+    assert shown["success"] and shown["frames"]["observation.images.ego"].shape[1:] == (96, 96, 3)
+    np.testing.assert_allclose(shown["frames"]["observation.state"][0], step["observation"]["state"], atol=1e-6)

@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from benchmarks.public.protocol.demonstrations import features
 from benchmarks.public.protocol.disturbance import Disturbance
 from benchmarks.public.protocol.pick_and_place import Expert, View
 from benchmarks.public.protocol.poses import moved
-from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, FIRST_SNAPSHOT
+from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, FIRST_INTERVENTION, FIRST_SNAPSHOT
 from benchmarks.public.protocol.world_process import ROOT, WorldProcess
 from benchmarks.public.simpler_widowx.actions import action_towards, applied
 from benchmarks.public.simpler_widowx.benchmark import JOINTS, SIMPLER_WIDOWX
@@ -149,6 +150,26 @@ def test_an_object_that_is_lost_is_grasped_again():
     assert expert.phase == "above"
 
 
+def test_a_hand_over_the_grasp_goes_down_at_once_and_one_beside_it_rises_first():
+    """Where a policy hovered: going up, to come down the same way, would contradict every other demonstration."""
+    thing, goal = pose([0.24, 0.08, 0.019]), pose([0.36, 0, 0])
+    for away, phase, sign in ((0.5, "down", -1), (2.0, "above", 1)):
+        expert, hand = Expert(GRASPS["carrot_on_plate"], PACE), pose([0.24 + away * PACE.near, 0.08, 0.04], DOWN)
+        hand[:3, :3] = turned(expert.yaw_error(View(hand, hand, thing, goal, TABLE))) @ hand[:3, :3]
+        action = expert.act(View(hand, hand, thing, goal, TABLE))
+        assert expert.phase == phase and np.sign(action[2]) == sign
+
+
+@pytest.mark.parametrize("angle", np.linspace(-3.0, 3.0, 9))
+def test_of_turns_that_make_no_difference_the_preferred_one_is_made(angle):
+    expert = Expert(replace(GRASPS["carrot_on_plate"], turn=0.4), PACE)
+    hand, thing = pose([0.3, 0, 0.1], DOWN), pose([0.3, 0, 0.02], turned(angle))
+    view = View(hand, hand, thing, thing, TABLE)
+    assert abs(expert.yaw_error(view) - 0.4) <= np.pi / 2 + 1e-9
+    other = Expert(GRASPS["carrot_on_plate"], PACE).yaw_error(view)
+    assert np.sin(expert.yaw_error(view) - other) == pytest.approx(0.0, abs=1e-9), "a half turn, or none"
+
+
 def test_a_push_is_corrected():
     goal = pose([0.36, -0.06, 0.0])
     shove = {3: [0, 0.04, 0, 0, 0, 0, 0], 9: [0.03, 0, 0.02, 0, 0, 0.2, 0], 18: [0, -0.05, 0, 0, 0, 0, 0]}
@@ -273,3 +294,16 @@ def test_snapshots_have_one_labeled_frame_with_the_arm_anywhere_on_its_way(world
             assert image[int(v * 144), int(u * 192)].argmax() == 1, "the green block is at its label"
         tips.append(frames["observation.eef_pose"][0, :3])
     assert np.ptp(tips, axis=0).max() > 0.05
+
+
+@in_simulator
+def test_the_expert_goes_on_from_where_a_policy_has_led(world):
+    """Which closed the fingers on nothing; while they close, it is not known."""
+    world.start("carrot_on_plate", FIRST_INTERVENTION + 1000)
+    shut = np.tile([0.02, 0, 0, 0, 0, 0, 0.0], (PACE.closing, 1))
+    assert not world.execute(shut, False)["free"]
+    step = world.execute(shut[:2], False)
+    assert step["free"] and step["elapsed"] == pytest.approx((PACE.closing + 2) / 60)
+    shown = world.take_over([144, 192])
+    assert shown["success"] and shown["frames"]["action"][0, 7] == 1, "it opens them first"
+    np.testing.assert_allclose(shown["frames"]["observation.state"][0], step["observation"]["state"], atol=1e-6)
