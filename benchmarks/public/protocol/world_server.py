@@ -38,8 +38,8 @@ class World(Protocol):
 
         Returns {"observation", "success": bool, "over": bool, "seconds": simulated time since the start, "failure": how
         far it got, empty on success, "distance": from the goal [m], "looks": [{"seconds", "images"}, …] of every row,
-        if `film`, "elapsed": share of the longest episode, "free": whether the expert can take over here}. `over` is
-        true on success, too.
+        if `film`, "elapsed": share of the longest episode, "free": whether the expert can take over here, with an
+        empty hand and something to do}. `over` is true on success, too.
         """
         ...
 

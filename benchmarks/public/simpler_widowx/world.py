@@ -65,7 +65,7 @@ class SimplerWidowX:
             "distance": self._distance(),
             "looks": looks,
             "elapsed": self._steps / self._scene.task.steps,
-            "free": not self._closed or self._closed > PACE.closing and not self._judged["is_src_obj_grasped"],
+            "free": self._free,
         }
 
     def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
@@ -136,6 +136,12 @@ class SimplerWidowX:
         view = self._scene.view()
         if np.linalg.norm(view.hand[:3, 3] - view.object[:3, 3]) < REACHED:
             self._stages.add("reached")
+
+    @property
+    def _free(self) -> bool:
+        """Whether the hand is empty and something is left to do; while the fingers close, they may hold something."""
+        empty = not self._closed or self._closed > PACE.closing and not self._judged["is_src_obj_grasped"]
+        return empty and not self._judged["success"]
 
     @property
     def _seconds(self) -> float:

@@ -307,3 +307,4 @@ def test_the_expert_goes_on_from_where_a_policy_has_led(world):
     shown = world.take_over([144, 192])
     assert shown["success"] and shown["frames"]["action"][0, 7] == 1, "it opens them first"
     np.testing.assert_allclose(shown["frames"]["observation.state"][0], step["observation"]["state"], atol=1e-6)
+    assert not world.execute(np.array([[0, 0, 0, 0, 0, 0, 1.0]]), False)["free"], "nothing is left to do"
