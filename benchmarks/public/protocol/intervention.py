@@ -15,9 +15,8 @@ from benchmarks.public.protocol.episode import shown_to
 from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import load_robot
+from qwen_vla.data.robot.intervention import LONGEST
 from qwen_vla.policies import open_policy
-
-LONGEST = 0.7  # share of an episode that the policy drives, at most
 
 
 class Interventions:

@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
 from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
-from benchmarks.public.protocol.intervention import LONGEST, Interventions
+from benchmarks.public.protocol.intervention import Interventions
 from benchmarks.public.protocol.trials import FIRST_INTERVENTION, FIRST_SNAPSHOT, Trial
 from benchmarks.public.test.fake import BROKEN, FAKE, HOME, LABELED, ROBOT
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
+from qwen_vla.data.robot.intervention import LONGEST
 from qwen_vla.inspection import inspect
 from qwen_vla.parallel import WorkerError
 
