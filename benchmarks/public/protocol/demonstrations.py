@@ -101,10 +101,10 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
     if present is not None and not collection.continues(present):
         raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
     shards = collection.shards
-    write_json(collection.out / CONTENT.file, collection.content)
     missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
     bar = tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name)
-    with resumable(collection.out), bar, _driving(collection, workers if missing else 0, engine) as policy:
+    with _driving(collection, workers if missing else 0, engine) as policy, resumable(collection.out), bar:
+        write_json(collection.out / CONTENT.file, collection.content)  # after a wrong policy was refused
         for shard in parallel_map(partial(_Recorder, collection, policy), _Recorder.record, missing, workers, engine):
             require_here(shard_path(collection.out, shard))
             bar.update()

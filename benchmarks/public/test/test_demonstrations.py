@@ -88,6 +88,12 @@ def test_interventions_begin_where_a_policy_has_led_from_states_of_their_own(tmp
         collect(replace(wanted, takeover_from=""), workers=1)
 
 
+def test_a_policy_that_is_not_there_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError, match="the server ended before it was ready"):
+        collect(Collection(FAKE, ["hold"], 2, tmp_path / "data", takeover_from=str(tmp_path / "missing")), workers=1)
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_policy_does_not_drive_before_snapshots(tmp_path):
     with pytest.raises(ValueError, match="snapshots are made without a policy; leave out --takeover-from"):
         collect(Collection(LABELED, ["hold"], 4, tmp_path / "data", "snapshots", "mock://hold"), workers=1)
