@@ -29,6 +29,7 @@ GRIP = 0.035  # [m] the fingers go down to this below the top
 CLEAR = 0.012  # [m] but no closer to what the object stands on
 RIM, RIM_GRIP = 0.004, 0.025  # [m] inside the rim of a bowl, and below it
 OVER = 0.04  # [m] between the lowest point of what is carried and what it passes
+HIGHEST, WAYPOINTS = 0.3, 40  # [m] by which an object is raised more than onto its place, at most; places on its way
 WIDEST = 0.075  # [m] between the fingers
 ALONG = (0.0, 0.025, -0.025)  # [m] from the middle of an object, of one attempt after the other
 AROUND = np.pi * np.array([4, -4, 8, 0, 2, -2, 6, -6, 1, -1, 7, -7, 3, -3, 5, -5]) / 8  # [rad] the same around the rim
@@ -144,7 +145,8 @@ def plan(corners: np.ndarray, into: np.ndarray, obstacles: Boxes, attempt: int) 
     axis = least_width(corners)
     low, high = spread(corners, axis)
     if high[0] - low[0] > WIDEST:
-        plans = [_by_the_rim(corners, into, around) for around in AROUND]
+        lift = raised(corners, into, obstacles) + OVER  # held by the rim, it tilts
+        plans = [_by_the_rim(corners, into, around, lift) for around in AROUND]
         room = [each.room(obstacles) for each in plans]
         plans = [each for each, left in zip(plans, room, strict=True) if left > ROOM] or [plans[int(np.argmax(room))]]
         return plans[attempt % len(plans)]
@@ -154,13 +156,26 @@ def plan(corners: np.ndarray, into: np.ndarray, obstacles: Boxes, attempt: int) 
     return Plan(frame, Grasp(None, over, into[:, 2].min() + OVER - bottom, along=ALONG[attempt % len(ALONG)]))
 
 
-def _by_the_rim(corners: np.ndarray, into: np.ndarray, around: float) -> Plan:
+def raised(corners: np.ndarray, into: np.ndarray, obstacles: Boxes) -> float:
+    """By how much an object (n, 3) is raised to pass everything on its straight way, as a drawer's front [m]."""
+    middle, bottom = _middle(corners, 0.0), corners[:, 2].min()
+    around = np.linspace(0.0, 2 * np.pi, 12, endpoint=False)
+    outline = np.linalg.norm(corners[:, :2] - middle, axis=1).max() * np.column_stack([np.cos(around), np.sin(around)])
+    way = np.linspace(middle, _middle(into, 0.0), WAYPOINTS)
+    foot = np.concatenate([outline, np.zeros((1, 2))])
+    points = np.insert((way[:, None] + foot).reshape(-1, 2), 2, bottom, axis=1)
+    least = max(into[:, 2].max() - bottom, 0.0) + OVER
+    heights = np.arange(least, least + HIGHEST, 0.01)
+    return float(next((h for h in heights if obstacles.distance(points + [0, 0, h]) > OVER), least))
+
+
+def _by_the_rim(corners: np.ndarray, into: np.ndarray, around: float, lift: float) -> Plan:
     low, high = spread(corners, around)
     radius, middle = (high[0] - low[0]) / 2, _middle(corners, around)
     beyond = (corners[:, :2] - middle) @ [np.cos(around), np.sin(around)]
     rim = corners[beyond > 0.8 * radius, 2].max()  # there: a bowl may lean on something
     bottom, onto = corners[:, 2].min(), into[:, 2].max()
-    lift, release = max(onto - bottom, 0.0) + 2 * OVER, onto + 0.01 - bottom
+    release = onto + 0.01 - bottom
     grasp = Grasp(None, lift, release, along=radius - RIM, across=False, turn=TURN)
     return Plan(_frame(around, middle, rim - RIM_GRIP), grasp)
 

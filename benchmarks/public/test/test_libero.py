@@ -234,6 +234,16 @@ def test_a_wall_between_the_fingers_points_is_not_overlooked():
         assert not np.allclose(found.frame[:2, 0], [0, 1]) and found.room(wall) > ROOM
 
 
+@pytest.mark.parametrize(("height", "aside", "lift"), [(0.10, 0.0, 0.18), (0.10, 0.2, 0.10), (0.01, 0.0, 0.10)])
+def test_a_bowl_is_carried_over_what_stands_in_its_way(height, aside, lift):
+    """Twice 4 cm over the wall, if it passes it; otherwise over the plate, which is 2 cm high."""
+    bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
+    wall = box((0.1, 0.005, height), (aside, 0.15))
+    found = planned(bowl, plate, 0, joined(wall, plate))
+    assert found.grasp.lift == pytest.approx(lift, abs=0.012) and found.grasp.lift >= lift
+    assert found.grasp.release == pytest.approx(0.03)
+
+
 def test_without_room_anywhere_the_widest_place_is_taken():
     bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
     beams = (box((0.3, 0.02, 0.1), (0.0, 0.0), yaw) for yaw in (0.0, 0.3))
