@@ -16,6 +16,7 @@ import tyro
 from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.evaluate_options import OUT, EvaluateOptions
 from qwen_vla.data.collection import Kind
+from qwen_vla.option_ranges import Count, CountOrDefault, check_ranges
 from qwen_vla.parallel import Engine
 
 EXPECTED = (ValueError, OSError, RuntimeError, ArithmeticError, subprocess.CalledProcessError)
@@ -30,11 +31,11 @@ class EnvironmentOptions:
 class ExpertOptions:
     """Measure the scripted expert on start states that are neither the protocol's nor demonstrated."""
 
-    episodes: int = 10
+    episodes: Count = 10
     """Episodes of each task."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups."""
-    workers: int = 1
+    workers: Count = 1
     """Parallel simulators."""
     engine: Engine = "processes"
     """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
@@ -48,16 +49,18 @@ class RecordOptions:
 
     out: Path
     """Folder of the data set."""
-    per_task: int = 20
+    per_task: Count = 20
     """Attempts of each task; the successful ones are kept."""
     kind: Kind = "demonstrations"
     """Demonstrations; or snapshots: single frames with labels of where things are, each a fraction of the time."""
     takeover_from: str = ""
     """A checkpoint, or another policy as for evaluate, that drives first, for a random time; only the expert's
     intervention is recorded (DAgger)."""
+    rows: CountOrDefault = 0
+    """With --takeover-from: execute that many rows of each chunk, as with evaluate; 0: as many as the policy says."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups."""
-    workers: int = 1
+    workers: Count = 1
     """Parallel simulators."""
     engine: Engine = "processes"
     """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""
@@ -75,6 +78,7 @@ def main(benchmark: Benchmark) -> None:
     # As Ctrl-C, which a command in the background does not receive: the policy's server must not stay behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        check_ranges(options)
         benchmark.environment.make()
         _run(benchmark, options)
     except KeyboardInterrupt as stop:
@@ -98,7 +102,7 @@ def _run(benchmark: Benchmark, options: EnvironmentOptions | EvaluateOptions | E
         from benchmarks.public.protocol.demonstrations import Collection, collect
 
         tasks = benchmark.demonstrable(options.tasks)
-        what = options.kind, options.takeover_from
+        what = options.kind, options.takeover_from, options.rows
         collection = Collection(benchmark, tasks, options.per_task, options.out, *what)
         print(json.dumps(collect(collection, options.workers, options.engine)))
 

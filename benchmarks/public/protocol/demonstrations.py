@@ -43,6 +43,7 @@ class Collection:
     """Demonstrations or snapshots of some tasks, `per_task` attempts each, of which the successful ones are kept.
 
     takeover_from: the checkpoint that drives first, if only the expert's interventions are recorded; or another policy.
+    rows: of each of its chunks that are executed; 0: as many as the policy says.
     """
 
     benchmark: Benchmark
@@ -51,6 +52,7 @@ class Collection:
     out: Path
     kind: Kind = "demonstrations"
     takeover_from: str = ""
+    rows: int = 0
 
     @property
     def content(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ class Collection:
             "kind": self.kind,
             "image_size": list(self.benchmark.image_size),
             **({"takeover_from": self.takeover_from} if self.takeover_from else {}),
+            **({"executed_rows": self.rows} if self.rows else {}),
         }
 
     def continues(self, present: Mapping[str, Any]) -> bool:
@@ -97,6 +100,8 @@ def collect(collection: Collection, workers: int, engine: Engine = "processes") 
     """
     if collection.takeover_from and collection.kind == "snapshots":
         raise ValueError("snapshots are made without a policy; leave out --takeover-from, or --kind snapshots")
+    if collection.rows and not collection.takeover_from:
+        raise ValueError("--rows are those of a policy that drives first; name it with --takeover-from")
     present = check_folder(collection.out, CONTENT)
     if present is not None and not collection.continues(present):
         raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
@@ -160,7 +165,7 @@ class _Recorder:
     def __init__(self, collection: Collection, policy: str) -> None:
         benchmark = collection.benchmark
         self._collection = collection
-        self._interventions = Interventions(benchmark, policy) if policy else None
+        self._interventions = Interventions(benchmark, policy, collection.rows) if policy else None
         self._world = WorldProcess(benchmark.environment.python, benchmark.module)
 
     def record(self, shard: int) -> int:

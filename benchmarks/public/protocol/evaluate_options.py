@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.public.protocol.benchmark import Benchmark
 from qwen_vla.evaluation.options import from_here
 from qwen_vla.model.checkpoint.files import read_training
+from qwen_vla.option_ranges import Count, CountOrDefault
 from qwen_vla.parallel import Engine
 from qwen_vla.policies.checkpoint import checkpoint_of
 
@@ -23,15 +24,15 @@ class EvaluateOptions:
     policy: str = ""
     """Checkpoint, which is served: its folder, or the name of one in checkpoints/, by default that of the benchmark.
     Or openpi://HOST:PORT, a server."""
-    episodes: int = 0
+    episodes: CountOrDefault = 0
     """Episodes of each task; 0: as many as in the official protocol."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups; `few`: a selection of all groups."""
     validation: bool = False
     """On other start states than the protocol's, to choose a checkpoint or a number of rows by."""
-    rows: int = 0
+    rows: CountOrDefault = 0
     """Rows of each chunk that are executed; 0: as the policy says."""
-    workers: int = 1
+    workers: Count = 1
     """Parallel simulators."""
     engine: Engine = "processes"
     """Where they run: in processes of this machine, or on all CPUs of the Ray cluster that it belongs to."""

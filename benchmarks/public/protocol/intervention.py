@@ -20,10 +20,13 @@ from qwen_vla.policies import open_policy
 
 
 class Interventions:
-    """Records them with the policy at a reference, as that of a server."""
+    """Records them with the policy at a reference, as that of a server.
 
-    def __init__(self, benchmark: Benchmark, policy: str) -> None:
-        self._size = benchmark.image_size
+    rows: of each chunk that are executed; 0: as many as the policy says.
+    """
+
+    def __init__(self, benchmark: Benchmark, policy: str, rows: int = 0) -> None:
+        self._size, self._rows = benchmark.image_size, rows
         self._policy = open_policy(policy, load_robot(str(benchmark.robot)))
 
     def record(self, world: WorldProcess, trial: Trial) -> dict[str, Any]:
@@ -36,7 +39,8 @@ class Interventions:
         until, step = np.random.default_rng([trial.start, 3]).uniform(0.0, LONGEST), {"free": False, "elapsed": 0.0}
         while step["elapsed"] < until or not step["free"]:
             prediction = self._policy.infer(shown_to(self._policy, observation), seed=trial.start * 1000 + chunks)
-            step = world.execute(np.asarray(prediction.data[: prediction.execution_horizon], np.float64), False)
+            executed = prediction.data[: self._rows or prediction.execution_horizon]
+            step = world.execute(np.asarray(executed, np.float64), False)
             observation, chunks = step["observation"], chunks + 1
             if step["over"]:
                 return {"success": False}

@@ -100,6 +100,14 @@ def test_a_policy_does_not_drive_before_snapshots(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_rows_are_those_of_the_policy_that_drives_first(tmp_path):
+    with pytest.raises(ValueError, match="name it with --takeover-from"):
+        collect(Collection(FAKE, ["hold"], 4, tmp_path / "data", rows=4), workers=1)
+    driven = Recorded((0.1, True, False), (LONGEST, True, False))
+    Interventions(FAKE, "mock://hold", rows=2).record(driven, Trial("hold", FIRST_INTERVENTION + 1))
+    assert driven.calls == [2, 2] and not (tmp_path / "data").exists()
+
+
 class Recorded:
     """A world that only tells how far each chunk has led: (elapsed, free, over) of one after the other."""
 

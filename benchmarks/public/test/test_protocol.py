@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.public.metaworld.benchmark import METAWORLD
+from benchmarks.public.protocol.command import main
 from benchmarks.public.protocol.evaluate import evaluate
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions
 from benchmarks.public.protocol.result import as_text, summarize, trained_on
@@ -167,6 +168,24 @@ def said_until_some_are_done(command: subprocess.Popen, total: bytes) -> bytes:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["evaluate", "--rows", "-2"], "fake: --rows -2: it must be at least 0"),
+        (["evaluate", "--workers", "0"], "fake: --workers 0: it must be at least 1"),
+        (["record", "--out", "data", "--per-task", "-3"], "fake: --per-task -3: it must be at least 1"),
+        (["expert", "--episodes", "0"], "fake: --episodes 0: it must be at least 1"),
+    ],
+)
+def test_a_command_refuses_numbers_out_of_range_and_writes_nothing(tmp_path, monkeypatch, words, why):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fake", *words])
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)  # it would be that of the tests' process, too
+    with pytest.raises(SystemExit) as refused:
+        main(FAKE)
+    assert refused.value.code == why and not list(tmp_path.iterdir())
+
+
 def test_a_command_that_is_terminated_ends_its_server_and_keeps_what_is_done(tmp_path):
     (tmp_path / "command.py").write_text(COMMAND)
     result = tmp_path / "result.json"
