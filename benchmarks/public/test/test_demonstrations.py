@@ -2,6 +2,8 @@
 """Demonstrations of a benchmark's expert: a data set that training understands, resumed where it stopped."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
 from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
 from benchmarks.public.protocol.intervention import Interventions
 from benchmarks.public.protocol.trials import FIRST_INTERVENTION, FIRST_SNAPSHOT, Trial
+from benchmarks.public.protocol.world_process import ROOT
 from benchmarks.public.test.fake import BROKEN, FAKE, HOME, LABELED, ROBOT
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.data.robot.intervention import LONGEST
@@ -106,6 +109,12 @@ def test_rows_are_those_of_the_policy_that_drives_first(tmp_path):
     driven = Recorded((0.1, True, False), (LONGEST, True, False))
     Interventions(FAKE, "mock://hold", rows=2).record(driven, Trial("hold", FIRST_INTERVENTION + 1))
     assert driven.calls == [2, 2] and not (tmp_path / "data").exists()
+
+
+def test_a_worker_that_records_starts_without_torch():
+    """It takes ten seconds to import, and each worker would need a gigabyte more."""
+    program = "import sys, benchmarks.public.protocol.demonstrations; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 class Recorded:

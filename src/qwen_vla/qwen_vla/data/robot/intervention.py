@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from qwen_vla.evaluation.episode import follow, names_of, planned, shown_to
-from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import Env, Suite
 from qwen_vla_control.chunk import Chunk
 
@@ -31,6 +30,8 @@ class PolicyLead:
     def __init__(self, suite: Suite, checkpoint: Path) -> None:
         self._suite = suite
         self.refusals: Counter[str] = Counter()
+        from qwen_vla.policies.policy import Policy  # takes seconds, which who only wants LONGEST need not wait
+
         self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
         self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
 
