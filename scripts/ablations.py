@@ -191,7 +191,7 @@ def write_page(options: Options) -> None:
 
 
 def _draw(results: Mapping[str, Mapping[str, Mapping]]) -> None:
-    figure, axis = plt.subplots(figsize=(7, 4))
+    figure, axis = plt.subplots(figsize=(7, 4.6))
     trainings = {settings.name: variant for variant, settings in reversed(VARIANTS.items())}
     for number, (_, variant) in enumerate(sorted(trainings.items())):
         label = variant
@@ -200,7 +200,9 @@ def _draw(results: Mapping[str, Mapping[str, Mapping]]) -> None:
             label = None  # once for all seeds
     axis.set(xlabel="step", ylabel="held-out position error, median [mm]", yscale="log")
     axis.grid(alpha=0.3)
-    axis.legend()
+    for formatted in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        formatted("{x:g}")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2, fontsize="small")
     figure.tight_layout()
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=100)
