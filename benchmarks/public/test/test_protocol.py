@@ -167,7 +167,6 @@ def said_until_some_are_done(command: subprocess.Popen, total: bytes) -> bytes:
     return said
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -186,6 +185,7 @@ def test_a_command_refuses_numbers_out_of_range_and_writes_nothing(tmp_path, mon
     assert refused.value.code == why and not list(tmp_path.iterdir())
 
 
+@pytest.mark.timeout(120)
 def test_a_command_that_is_terminated_ends_its_server_and_keeps_what_is_done(tmp_path):
     (tmp_path / "command.py").write_text(COMMAND)
     result = tmp_path / "result.json"

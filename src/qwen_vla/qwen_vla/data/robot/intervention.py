@@ -28,10 +28,10 @@ class PolicyLead:
     """
 
     def __init__(self, suite: Suite, checkpoint: Path) -> None:
+        from qwen_vla.policies.policy import Policy  # imports torch, which this module's other readers do without
+
         self._suite = suite
         self.refusals: Counter[str] = Counter()
-        from qwen_vla.policies.policy import Policy  # takes seconds, which who only wants LONGEST need not wait
-
         self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
         self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
 
