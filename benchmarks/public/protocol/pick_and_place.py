@@ -23,7 +23,7 @@ class Pace:
     Attributes:
         step, slow_step: longest translation of an action; the latter in descents.
         turn: largest rotation of an action.
-        gain: share of the remaining translation in an action.
+        gain: share of the remaining translation in an action; close by, all of it, since friction stops a weaker push.
         above: over the grasp, before and after.
         near, close_by: what counts as being there.
         held: farther from the hand than that, the object is not held.
@@ -108,7 +108,8 @@ class Expert:
         self._advance(view)
         self.steps += 1
         goal, largest = self._goal(view)
-        delta = self.pace.gain * (goal - view.target[:3, 3])
+        left = goal - view.target[:3, 3]
+        delta = left if np.linalg.norm(left) < self.pace.near else self.pace.gain * left
         length = np.linalg.norm(delta)
         action = np.zeros(7)
         action[:3] = delta * min(1.0, largest / max(length, 1e-9))
@@ -191,6 +192,8 @@ class Expert:
                 return self._over_goal(view, self.point[2] + self.grasp.lift), pace.step
             case "lower":
                 place = self._over_goal(view, self.point[2] + self.grasp.release)
+                if np.linalg.norm(place[:2] - view.hand[:2, 3]) > pace.near:  # it came too fast and went past
+                    place[2] = max(place[2], view.hand[2, 3])
                 high = view.hand[2, 3] - place[2] > pace.above
                 return place, pace.step if high else pace.slow_step
             case "up":

@@ -58,8 +58,21 @@ def round_thing(size, middle):
     return joined(*(box((size[0], 0.01, size[2]), middle, yaw) for yaw in np.linspace(0, np.pi, 24)))
 
 
+def bowl(x, y=0.0, lean=0.0):
+    """A bowl on the table, which leans towards +y by so much [rad]."""
+    width, _, height = BOWL
+    floor = round_thing((width, width, 0.008), (0.0, 0.0))
+    ring = []
+    for around in np.linspace(0, 2 * np.pi, 32, endpoint=False):
+        middle = (width / 2 - 0.002) * np.array([np.cos(around), np.sin(around)])
+        ring.append(box((0.004, 0.012, height), middle, around))
+    upright = joined(floor, *ring)
+    turned = matrix(np.array([x, y, 0.0]), Rotation.from_euler("x", -lean))
+    return Boxes(turned @ upright.poses, upright.halves)
+
+
 def planned(thing, into, attempt=0, obstacles=NOTHING):
-    return plan(thing.corners(), into.corners(), obstacles, attempt)
+    return plan(thing, into.corners(), obstacles, attempt)
 
 
 class Table:
@@ -109,6 +122,11 @@ class Table:
 
     def lose(self):
         self._held = None
+
+    def lean(self, angle):
+        """Turn the object, which then leans towards +y [rad]."""
+        middle = matrix(np.append(self.middle("thing"), 0.0), Rotation.identity())
+        self._thing = middle @ matrix(np.zeros(3), Rotation.from_euler("x", -angle)) @ np.linalg.inv(middle)
 
     def _touches(self):
         heights = self.boxes("thing").corners()[:, 2] - self._hand[2, 3]
@@ -202,13 +220,13 @@ def test_a_thing_is_held_across_its_least_width_near_its_top(yaw):
 def test_another_attempt_grasps_elsewhere():
     carton, basket = box(CARTON, (0, 0)), box(BASKET, (0, 0.26))
     assert [planned(carton, basket, attempt).grasp.along for attempt in range(4)] == [0.0, 0.025, -0.025, 0.0]
-    bowl, plate = round_thing(BOWL, (0, 0)), round_thing(PLATE, (0, 0.2))
-    assert len({tuple(planned(bowl, plate, attempt).frame[:2, 0].round(3)) for attempt in range(4)}) == 4
+    thing, plate = bowl(0), round_thing(PLATE, (0, 0.2))
+    assert len({tuple(planned(thing, plate, attempt).frame[:2, 0].round(3)) for attempt in range(4)}) == 4
 
 
 def test_what_is_wider_than_the_hand_is_held_by_its_rim():
     assert BOWL[0] > WIDEST
-    found = planned(round_thing(BOWL, (0.1, -0.2)), round_thing(PLATE, (0.0, 0.2)))
+    found = planned(bowl(0.1, -0.2), round_thing(PLATE, (0.0, 0.2)))
     place = found.frame[:3, 3] + found.grasp.along * found.frame[:3, 0]
     assert np.allclose(place, [0.1, -0.2 + 0.055 - 0.004, 0.05 - 0.025], atol=2e-3)
     assert not found.grasp.across and found.grasp.lift >= 0.08
@@ -216,40 +234,58 @@ def test_what_is_wider_than_the_hand_is_held_by_its_rim():
 
 def test_a_bowl_is_held_where_the_hand_has_room():
     """A drawer whose walls stand closer to the bowl than the open fingers reach, but not in its corners."""
-    bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
+    thing, plate = bowl(0.0), round_thing(PLATE, (0.0, 0.3))
     walls = [box((0.2, 0.01, 0.05), (0.0, side * 0.095)) for side in (-1, 1)]
     walls += [box((0.01, 0.19, 0.05), (side * 0.1, 0.0)) for side in (-1, 1)]
-    angles = [np.arctan2(*planned(bowl, plate, attempt, joined(*walls)).frame[1::-1, 0]) for attempt in range(4)]
+    angles = [np.arctan2(*planned(thing, plate, attempt, joined(*walls)).frame[1::-1, 0]) for attempt in range(4)]
     assert np.allclose(np.abs(np.sin(2 * np.array(angles))), 1.0, atol=0.3), "in the corners"
-    free = planned(bowl, plate, 0, joined(walls[0]))
+    free = planned(thing, plate, 0, joined(walls[0]))
     assert np.allclose(free.frame[:2, 0], [0, 1], atol=1e-9), "on the side away from the only wall"
+
+
+def test_a_bowl_that_leans_is_held_on_the_side_that_is_up():
+    """As on the ramekin: on the other side, a finger comes down onto it."""
+    plate = round_thing(PLATE, (0.0, 0.3))
+    for thing, side in ((bowl(0.0), 1), (bowl(0.0, lean=0.2), -1)):
+        found = planned(thing, plate)
+        assert np.allclose(found.frame[:2, 0], [0, side]) and found.room(thing) > ROOM
+
+
+def test_a_bowl_in_a_drawer_is_held_in_the_same_place_wherever_it_stands():
+    """Not where the hand has most room: a policy cannot tell when that changes to the other side."""
+    plate = round_thing(PLATE, (0.0, 0.3))
+    walls = [box((0.01, 0.4, 0.05), (side * 0.12, 0.0)) for side in (-1, 1)]
+    walls = joined(*walls, *(box((0.4, 0.01, 0.05), (0.0, side * 0.095)) for side in (-1, 1)))
+    for x in np.arange(-0.02, 0.021, 0.005):
+        found = planned(bowl(x), plate, 0, walls)
+        assert np.allclose(found.frame[:2, 0], [-(0.5**0.5), 0.5**0.5]) and found.room(walls) > ROOM
 
 
 def test_a_wall_between_the_fingers_points_is_not_overlooked():
     """Thinner than the points of the hand are apart, it stands where the outer finger comes down."""
-    bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
+    thing, plate = bowl(0.0), round_thing(PLATE, (0.0, 0.3))
     for away in np.arange(0.085, 0.11, 0.001):
         wall = box((0.2, 0.001, 0.06), (0.0, away))
-        found = planned(bowl, plate, 0, wall)
+        found = planned(thing, plate, 0, wall)
         assert not np.allclose(found.frame[:2, 0], [0, 1]) and found.room(wall) > ROOM
 
 
 @pytest.mark.parametrize(("height", "aside", "lift"), [(0.10, 0.0, 0.18), (0.10, 0.2, 0.10), (0.01, 0.0, 0.10)])
 def test_a_bowl_is_carried_over_what_stands_in_its_way(height, aside, lift):
     """Twice 4 cm over the wall, if it passes it; otherwise over the plate, which is 2 cm high."""
-    bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
+    thing, plate = bowl(0.0), round_thing(PLATE, (0.0, 0.3))
     wall = box((0.1, 0.005, height), (aside, 0.15))
-    found = planned(bowl, plate, 0, joined(wall, plate))
+    found = planned(thing, plate, 0, joined(wall, plate))
     assert found.grasp.lift == pytest.approx(lift, abs=0.012) and found.grasp.lift >= lift
     assert found.grasp.release == pytest.approx(0.03)
 
 
 def test_without_room_anywhere_the_widest_place_is_taken():
-    bowl, plate = round_thing(BOWL, (0.0, 0.0)), round_thing(PLATE, (0.0, 0.3))
+    thing, plate = bowl(0.0), round_thing(PLATE, (0.0, 0.3))
     beams = (box((0.3, 0.02, 0.1), (0.0, 0.0), yaw) for yaw in (0.0, 0.3))
     walls = joined(*beams, round_thing((0.25, 0.2, 0.1), (0, 0)))
-    assert planned(bowl, plate, 0, walls).room(walls) == pytest.approx(
-        max(planned(bowl, plate, attempt, walls).room(walls) for attempt in range(16))
+    assert planned(thing, plate, 0, walls).room(walls) == pytest.approx(
+        max(planned(thing, plate, attempt, walls).room(walls) for attempt in range(16))
     )
 
 
@@ -264,7 +300,7 @@ def test_the_distance_from_boxes_is_negative_inside_and_infinite_without():
     ("thing", "into"),
     [
         (box(CARTON, (0.1, -0.2), 0.3), box(BASKET, (0.0, 0.26))),
-        (round_thing(BOWL, (-0.05, 0.0)), round_thing(PLATE, (0.06, 0.2))),
+        (bowl(-0.05), round_thing(PLATE, (0.06, 0.2))),
     ],
     ids=["carton into basket", "bowl onto plate"],
 )
@@ -281,6 +317,19 @@ def test_what_is_lost_is_grasped_again():
     phases = play(scene, steps=500, at={100: scene.lose})
     assert phases[100] in ("lift", "carry") and "above" in phases[101:] and phases[-1] == "up"
     assert np.linalg.norm(scene.middle("thing") - scene.middle("support")) < 0.02
+
+
+def test_what_falls_by_itself_is_grasped_as_it_lies_then():
+    """As a bowl that slides off a ramekin while the hand comes."""
+    plate = round_thing(PLATE, (0.0, 0.3))
+    scene = Table(bowl(0.1), plate)
+    planner = Planner(scene)
+    planner.act()
+    assert planner._view().object[1, 0] == pytest.approx(1.0)
+    scene.lean(0.2)
+    planner.act()
+    assert np.allclose(planner._view().object, planned(scene.boxes("thing"), plate).frame)
+    assert planner._view().object[1, 0] == pytest.approx(-1.0)
 
 
 def test_a_tilted_hand_is_turned_back():

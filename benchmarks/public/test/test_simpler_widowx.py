@@ -139,8 +139,18 @@ def test_the_fingers_close_across_a_long_object_and_along_the_sides_of_a_cube(an
         fingers = turned(error) @ hand[:3, 1]
         between = np.arctan2(fingers[1], fingers[0]) - angle
         wanted = np.pi / 2 if task is CARROT else 0.0
-        assert abs(error) <= period / 2 + 1e-9
+        assert abs(error - expert.grasp.turn) <= period / 2 + 1e-9
         assert np.sin((between - wanted) * np.pi / period) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_for_a_thing_along_or_across_the_table_the_hand_always_turns_the_same_way(quarters):
+    """Half of the official carrots and spoons lie where it could turn either way by a right angle."""
+    hand = pose([0.3, 0, 0.1], DOWN)
+    for task in ("carrot_on_plate", "spoon_on_towel", "stack_cube"):
+        things = [pose([0.3, 0, 0.02], turned(quarters * np.pi / 2 + aside)) for aside in (-0.3, 0.0, 0.3)]
+        turns = [Expert(GRASPS[task], PACE).yaw_error(View(hand, hand, thing, thing, TABLE)) for thing in things]
+        assert np.allclose(np.diff(turns), 0.3)
 
 
 def test_an_object_that_is_lost_is_grasped_again():
@@ -168,6 +178,27 @@ def test_of_turns_that_make_no_difference_the_preferred_one_is_made(angle):
     assert abs(expert.yaw_error(view) - 0.4) <= np.pi / 2 + 1e-9
     other = Expert(GRASPS["carrot_on_plate"], PACE).yaw_error(view)
     assert np.sin(expert.yaw_error(view) - other) == pytest.approx(0.0, abs=1e-9), "a half turn, or none"
+
+
+def test_an_object_goes_down_only_over_its_place():
+    """A hand that came fast has gone past it, and turns back at this height."""
+    grasp, point = GRASPS["carrot_on_plate"], np.array([0.24, 0.08, 0.022])
+    for beyond, sinks in ((0.5, True), (2.0, False)):
+        expert = Expert(grasp, PACE, phase="lower", point=point)
+        hand, goal = pose([0.36 + beyond * PACE.near, 0.0, 0.102], DOWN), pose([0.36, 0.0, 0.0])
+        thing = pose([*hand[:2, 3], 0.099])
+        action = expert.act(View(hand, hand, thing, goal, TABLE))
+        assert (action[2] < -0.005) == sinks and action[0] < 0
+
+
+def test_what_is_near_is_approached_with_all_that_is_left():
+    """With a share of it, a controller that gives way to friction would stop short, and only time would end the descent."""
+    expert = Expert(GRASPS["carrot_on_plate"], replace(PACE, gain=0.25), phase="down")
+    thing = pose([0.24, 0.08, 0.019])
+    for height, share in ((0.008, 1.0), (0.03, 0.25)):
+        hand = pose([0.24, 0.08, 0.022 + height], DOWN)
+        action = expert.act(View(hand, hand, thing, thing, TABLE))
+        assert action[2] == pytest.approx(-share * height)
 
 
 def test_a_push_is_corrected():
