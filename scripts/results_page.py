@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ RESULTS = ROOT / "docs/results"
 SUITES = {"widowx": "WidowX", "aloha": "ALOHA", "mobile_base": "mobile base"}
 BENCHMARKS = {"Simpler-WidowX": SIMPLER_WIDOWX, "LIBERO": LIBERO, "Meta-World MT50": METAWORLD}
 NONE = "–"  # not measured
+# In a card's model-index: name of a dataset, value, and ends of the interval of its success rate.
+MEASURED = re.compile(
+    r"(?P<before>\n      name: (?P<name>[^\n]*)\n(?:      .*\n|    metrics:\n|    - .*\n)*?      value: )[\d.]+"
+    r"(?P<between>\n      name: success rate \(95 % interval )[\d.]+ to [\d.]+"
+)
 
 
 def with_results(page: str) -> str:
@@ -47,10 +53,23 @@ def with_success(readme: str) -> str:
 
 
 def with_figures(card: str, benchmark: Benchmark) -> str:
-    """The model card of a benchmark with its table made again; ValueError for a missing marker."""
+    """The model card of a benchmark with its table and model-index made again; ValueError for a missing marker."""
+    if (RESULTS / f"{benchmark.name}.json").exists():
+        card = _with_index(card, _read(f"{benchmark.name}.json"))
     files = (f"{benchmark.name}.json", f"{benchmark.name}_validation.json")
     rows = [row for file in files if (RESULTS / file).exists() for row in _card_rows(benchmark, _read(file))]
     return with_block(card, "figures", markdown_table(("start states", "success (95 % interval)", "by task"), rows))
+
+
+def _with_index(card: str, official: Mapping[str, Any]) -> str:
+    """The card with the rates of its model-index made again: of the group with whose name a dataset begins, or of all."""
+
+    def measured(found: re.Match[str]) -> str:
+        rate = official["groups"].get(found["name"].split(",")[0], official)
+        low, high = rate["wilson_95"]
+        return f"{found['before']}{rate['success_rate']:.2f}{found['between']}{low:.2f} to {high:.2f}"
+
+    return MEASURED.sub(measured, card)
 
 
 def with_block(page: str, name: str, text: str) -> str:

@@ -98,6 +98,20 @@ def test_a_model_card_of_single_tasks_has_one_row_for_them(page, tmp_path):
     assert "| validation | 3 of 4 (75 %, 30–95 %) | stack cube 2/2, spoon on towel 1/2 |" in card
 
 
+def test_the_index_of_a_model_card_has_the_rates_of_groups_and_of_all(page, tmp_path):
+    result = {"starts": "official", "tasks": {}, "groups": {"libero_spatial": rate(6, 10)}}
+    write(tmp_path, "libero.json", rate(16, 20) | result)
+    one = (
+        "    dataset:\n      name: {}\n      type: libero\n      split: test\n    metrics:\n    - type: success_rate\n"
+        "      value: {}\n      name: success rate (95 % interval {})\n"
+    )
+    names = ("libero_spatial, a suite", "LIBERO")
+    before = "".join(one.format(name, "1.0", "0.93 to 1.00") for name in names)
+    figures = "<!-- figures: generated -->\n<!-- end of figures -->"
+    after = one.format(names[0], "0.60", "0.31 to 0.83") + one.format(names[1], "0.80", "0.58 to 0.92")
+    assert page.with_figures(before + figures, page.BENCHMARKS["LIBERO"]).startswith(after)
+
+
 def test_only_what_stands_between_the_markers_is_replaced(page):
     text = "before\n<!-- a: generated -->\nold\n<!-- end of a -->\nafter"
     assert page.with_block(text, "a", "new") == text.replace("old", "new")
