@@ -62,7 +62,7 @@ def with_figures(card: str, benchmark: Benchmark) -> str:
 
 
 def _with_index(card: str, official: Mapping[str, Any]) -> str:
-    """The card with the rates of its model-index made again: of the group with whose name a dataset begins, or of all."""
+    """The card with the rates of its model-index made again: of the group that a dataset is named after, or of all."""
 
     def measured(found: re.Match[str]) -> str:
         rate = official["groups"].get(found["name"].split(",")[0], official)

@@ -12,8 +12,8 @@ PACE = Pace(
     step=0.040, slow_step=0.025, turn=0.25, gain=1.0, above=0.07, near=0.012, close_by=0.006, held=0.045,
     closing=4, opening=3, descent=6, carrying=12, withdrawal=4,
 )  # fmt: skip
-# [rad] Where the hand could turn either way, a policy learns neither. That is halfway between along and across the table,
-# as most things lie.
+# [rad] Where the hand could turn either way, a policy learns neither: halfway between along and across the table, where
+# few things lie.
 TURN = -np.pi / 4
 GRASPS = {
     "carrot_on_plate": Grasp(0.022, 0.08, 0.03, turn=TURN),

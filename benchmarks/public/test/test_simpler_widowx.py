@@ -192,7 +192,7 @@ def test_an_object_goes_down_only_over_its_place():
 
 
 def test_what_is_near_is_approached_with_all_that_is_left():
-    """With a share of it, a controller that gives way to friction would stop short, and only time would end the descent."""
+    """With a share of it, a controller that gives way to friction stops short, and only time ends the descent."""
     expert = Expert(GRASPS["carrot_on_plate"], replace(PACE, gain=0.25), phase="down")
     thing = pose([0.24, 0.08, 0.019])
     for height, share in ((0.008, 1.0), (0.03, 0.25)):
