@@ -112,6 +112,12 @@ def test_the_index_of_a_model_card_has_the_rates_of_groups_and_of_all(page, tmp_
     assert page.with_figures(before + figures, page.BENCHMARKS["LIBERO"]).startswith(after)
 
 
+def test_every_benchmarks_model_card_has_an_index_that_is_made_again(page):
+    for benchmark in page.BENCHMARKS.values():
+        card = (page.ROOT / "checkpoints" / benchmark.name / "README.md").read_text()
+        assert len(page.MEASURED.findall(card)) == card.count("- type: success_rate") > 0
+
+
 def test_only_what_stands_between_the_markers_is_replaced(page):
     text = "before\n<!-- a: generated -->\nold\n<!-- end of a -->\nafter"
     assert page.with_block(text, "a", "new") == text.replace("old", "new")
